@@ -1,0 +1,1 @@
+"""Token-budget enforcement for LLM apps."""

@@ -1,0 +1,1 @@
+"""Guarding LLM clients and streams."""

@@ -1,0 +1,1 @@
+"""Pure: counting, metering, windows, ledger. No clock, no network, no event loop."""

@@ -1,0 +1,135 @@
+"""What a wire format gives the core: parsed requests, frames of a stream, endings.
+
+A protocol (``streamguard.protocols``) implements these; the meter and the shells only use
+what is declared here. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+from streamguard.core.prompt import Prompt
+from streamguard.errors import StreamGuardError
+from streamguard.usage import Usage
+
+Channel = tuple[int, str]
+"""Choice (or candidate, block) index and kind: text that is tokenized in one run."""
+
+EndReason = Literal["cut", "strict", "upstream_error"]
+
+
+class Delta(NamedTuple):
+    """A piece of output text that costs tokens."""
+
+    channel: Channel
+    text: str
+
+
+class Frame(NamedTuple):
+    """One event of a stream with its original bytes, to be forwarded untouched.
+
+    ``hidden`` frames are withheld from the client (a usage chunk it did not ask for).
+    """
+
+    raw: bytes
+    deltas: Sequence[Delta] = ()
+    hidden: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A parsed request body: what the guard needs to know of it.
+
+    Attributes:
+        protocol: the wire format's name.
+        model: as the client wrote it.
+        body: the decoded JSON, never changed in place.
+        stream: whether a stream was asked for.
+        output_cap: the output cap the client set, tokens per choice; ``None`` when absent.
+        choices: how many outputs the request asks for (n, best_of, prompt arrays, candidates).
+        wants_usage: the client asked for usage in the stream.
+        produces_output: False for embeddings and the like.
+    """
+
+    protocol: str
+    model: str
+    body: Mapping[str, Any]
+    stream: bool = False
+    output_cap: int | None = None
+    choices: int = 1
+    wants_usage: bool = True
+    produces_output: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole (non-streaming) response: its text by channel and the reported usage."""
+
+    deltas: Sequence[Delta] = ()
+    usage: Usage = Usage()
+
+
+class StreamState(Protocol):
+    """One response stream: bytes in at any split, frames out. One object a stream."""
+
+    @property
+    def reported(self) -> Usage:
+        """Usage the provider reported so far; unknown fields are ``None``."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stream's own terminal marker was seen."""
+
+    def feed(self, data: bytes) -> Sequence[Frame]:
+        """Complete frames in ``data`` and what was held back before it.
+
+        Raises:
+            ProtocolError: an event is over the size cap.
+        """
+
+    def finish(self) -> Sequence[Frame]:
+        """What was still held back at the end of the bytes, as a last frame."""
+
+    def shorten(self, frame: Frame, kept: Sequence[Delta]) -> bytes:
+        """The frame's bytes with its delta texts replaced by ``kept`` (empty: nothing left)."""
+
+    def end(self, reason: EndReason, usage: Usage, error: StreamGuardError | None = None) -> bytes:
+        """The bytes that end the stream early in the protocol's own form."""
+
+
+class WireProtocol(Protocol):
+    """One wire format: request to prompt, chunk to delta, how to end early, how to refuse."""
+
+    @property
+    def name(self) -> str:
+        """Its name in events, config and CLI, such as ``openai_chat``."""
+
+    def parse(self, body: Mapping[str, Any], path: str) -> Request:
+        """Read a request body.
+
+        Raises:
+            ProtocolError: a field the budget depends on is missing, ambiguous or ill-typed.
+        """
+
+    def prompt(self, request: Request) -> Prompt:
+        """The prompt as the provider bills it."""
+
+    def rewrite(self, request: Request, output_cap: int | None) -> Mapping[str, Any]:
+        """The body to send: cap clamped or injected, usage asked for.
+
+        Returns ``request.body`` itself when nothing has to change.
+        """
+
+    def stream(self, request: Request) -> StreamState:
+        """A new state for this request's response stream."""
+
+    def read_reply(self, request: Request, body: bytes) -> Reply:
+        """Text and usage of a whole response; an empty Reply when it is not the protocol's."""
+
+    def shorten_reply(self, request: Request, body: bytes, kept: Sequence[Delta]) -> bytes:
+        """The whole response with its texts cut to ``kept`` and the finish reason set."""
+
+    def refusal(self, error: StreamGuardError, numbers: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The JSON error body in the protocol's own envelope, with ``streamguard`` numbers."""

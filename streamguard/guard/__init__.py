@@ -1,0 +1,1 @@
+"""One object: preflight, reserve, meter, settle."""

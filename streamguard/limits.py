@@ -1,0 +1,153 @@
+"""One budget: an amount, over a span, for a scope."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from typing import Any, Literal, get_args
+
+from streamguard.errors import ConfigurationError
+
+Unit = Literal["tokens", "input_tokens", "output_tokens", "cost", "requests", "concurrency"]
+UNITS: tuple[Unit, ...] = get_args(Unit)
+Dimension = Literal["tenant", "user", "feature", "model", "endpoint"]
+DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
+
+NANO = 1_000_000_000
+"""Nano-dollars in one US dollar: all money inside is whole nano-dollars."""
+
+_NAMED = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800, "month": 0}
+_SUFFIX = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_SPAN = re.compile(r"^(\d+)\s*([smhdw])$")
+
+
+def to_nano(dollars: Decimal | str | int) -> int:
+    """US dollars as whole nano-dollars, rounded up.
+
+    Raises:
+        ConfigurationError: not a finite decimal number.
+    """
+    try:
+        amount = Decimal(dollars) * NANO
+        return int(amount.to_integral_value(rounding=ROUND_CEILING))
+    except (InvalidOperation, ValueError, OverflowError, TypeError) as error:
+        message = f"cost {dollars!r} is not an amount of US dollars; write it like '25.00'"
+        raise ConfigurationError(message) from error
+
+
+def parse_span(per: str | timedelta) -> int | None:
+    """A window's length in seconds; ``None`` for "request", 0 for the calendar "month".
+
+    Raises:
+        ConfigurationError: not "request", a named span, a number with a unit, or a timedelta.
+    """
+    if isinstance(per, timedelta):
+        seconds = int(per.total_seconds())
+        if seconds < 1:
+            message = f"per={per!r} is shorter than a second; use at least timedelta(seconds=1)"
+            raise ConfigurationError(message)
+        return seconds
+    if per == "request":
+        return None
+    if per in _NAMED:
+        return _NAMED[per]
+    match = _SPAN.match(per)
+    if match is None or int(match[1]) < 1:
+        message = f"per={per!r} is not a span; use 'request', 'minute', 'hour', 'day', '15m', …"
+        raise ConfigurationError(message)
+    return int(match[1]) * _SUFFIX[match[2]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """One budget. Give exactly one amount.
+
+    Attributes:
+        tokens: input and output tokens together.
+        input_tokens: input tokens.
+        output_tokens: output tokens.
+        cost: US dollars, ``Decimal`` or ``str`` (a float would not be exact).
+        requests: calls.
+        concurrency: calls under way at once (``per`` does not matter).
+        per: "request", or a window: "minute", "hour", "day", "month", "15m", a timedelta.
+        scope: each distinct combination of these has its own budget; empty is one for all.
+        name: how events and refusals call it; made from the figures when absent.
+        calendar: the window starts at the clock's minute, hour, day or month in ``timezone``;
+            otherwise it slides.
+        timezone: IANA name, for calendar windows.
+        where: only calls whose dimension has this value count, such as ``{"model": "gpt-4o"}``.
+        soft: warn, never refuse.
+    """
+
+    tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost: Decimal | str | None = None
+    requests: int | None = None
+    concurrency: int | None = None
+    per: str | timedelta = "request"
+    scope: tuple[Dimension, ...] = ()
+    name: str = ""
+    calendar: bool = False
+    timezone: str = "UTC"
+    where: Mapping[str, str] = field(default_factory=dict)
+    soft: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the figures; raise ``ConfigurationError`` at the place that is wrong."""
+        self._check_amount()
+        self._check_scope()
+        span = parse_span(self.per)
+        if span is None and self.unit == "requests":
+            message = "requests= needs a window: per='minute', 'hour', 'day', …"
+            raise ConfigurationError(message)
+        if not self.name:
+            object.__setattr__(self, "name", self._default_name())
+
+    def _check_amount(self) -> None:
+        given = [unit for unit in UNITS if getattr(self, unit) is not None]
+        if len(given) != 1:
+            message = f"a Limit takes exactly one amount, got {given or 'none'}; one of {UNITS}"
+            raise ConfigurationError(message)
+        value: Any = getattr(self, given[0])
+        if given[0] == "cost":
+            if isinstance(value, (float, bool)):
+                message = f"cost={value!r} is not exact; write it as a string, '{value}'"
+                raise ConfigurationError(message)
+        elif isinstance(value, bool) or not isinstance(value, int):
+            message = f"{given[0]}={value!r} must be a whole number"
+            raise ConfigurationError(message)
+        if self.amount < 0:
+            message = f"{given[0]}={value!r} is negative; 0 refuses everything"
+            raise ConfigurationError(message)
+
+    def _check_scope(self) -> None:
+        unknown = (set(self.scope) | set(self.where)) - set(DIMENSIONS)
+        if unknown:
+            message = f"unknown scope {sorted(unknown)}; use any of {DIMENSIONS}"
+            raise ConfigurationError(message)
+
+    def _default_name(self) -> str:
+        per = self.per if isinstance(self.per, str) else f"{int(self.per.total_seconds())}s"
+        by = f" by {'+'.join(self.scope)}" if self.scope else ""
+        only = "".join(f" {key}={value}" for key, value in sorted(self.where.items()))
+        return f"{getattr(self, self.unit)} {self.unit}/{per}{by}{only}"
+
+    @property
+    def unit(self) -> Unit:
+        """Which of the amounts this limit holds."""
+        return next(unit for unit in UNITS if getattr(self, unit) is not None)
+
+    @property
+    def amount(self) -> int:
+        """The amount in whole units: tokens, requests, or nano-dollars for a cost."""
+        value = getattr(self, self.unit)
+        return to_nano(value) if self.unit == "cost" else int(value)
+
+    @property
+    def span(self) -> int | None:
+        """The window in seconds; ``None`` per request; 0 for a calendar month."""
+        return parse_span(self.per)
