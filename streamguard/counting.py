@@ -1,0 +1,35 @@
+"""Count a request body's input tokens, whatever its wire format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from streamguard.core.counting import count_prompt
+from streamguard.core.prompt import Prompt, PromptCount
+from streamguard.errors import ProtocolError
+from streamguard.protocols import chat_prompt
+from streamguard.tokenizers import tokenizer_for_model
+
+Render = Callable[[Mapping[str, Any], str], Prompt]
+
+
+def count_request(body: Mapping[str, Any], model: str | None = None) -> PromptCount:
+    """Count the input tokens of a request ``body`` as its provider bills them.
+
+    The wire format is told from the body's shape. ``model`` overrides the body's own.
+
+    Raises:
+        ProtocolError: the body has none of the known shapes.
+    """
+    name = model or str(body.get("model") or "")
+    prompt = _renderer(body)(body, name)
+    return replace(count_prompt(prompt, tokenizer_for_model(name)), model=name or None)
+
+
+def _renderer(body: Mapping[str, Any]) -> Render:
+    if isinstance(body.get("messages"), list):
+        return chat_prompt.render
+    message = "the body has no messages, input, contents or prompt: not a known request"
+    raise ProtocolError(message)
