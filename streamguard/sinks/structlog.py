@@ -1,0 +1,36 @@
+"""Events as structlog entries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamguard.sinks.schema import flatten
+from streamguard.usage import EventName, UsageEvent
+
+_LEVELS: dict[EventName, str] = {
+    "refused": "warning",
+    "cut": "warning",
+    "retry_refused": "warning",
+    "store_error": "error",
+}
+
+
+class StructlogSink:
+    """One entry an event: the event's name, and the fields of ``streamguard.sinks.schema``.
+
+    structlog is imported at the first event; without a ``logger``,
+    ``structlog.get_logger("streamguard")`` is used. Refusals and cuts are warnings, a store out
+    of reach is an error, the rest is info.
+    """
+
+    def __init__(self, logger: Any = None) -> None:
+        self._logger = logger
+
+    def emit(self, event: UsageEvent) -> None:
+        """Log the event."""
+        if self._logger is None:
+            import structlog
+
+            self._logger = structlog.get_logger("streamguard")
+        log = getattr(self._logger, _LEVELS.get(event.event, "info"))
+        log(event.event, **flatten(event))
