@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from hashlib import blake2b
 from typing import NamedTuple
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Window:
+
+class Window(msgspec.Struct, frozen=True, cache_hash=True):
     """How an account's usage ages.
 
     Attributes:
-        seconds: the window's length. 0 with ``calendar`` is a month; ``None`` is no window at
-            all: only what is held counts (concurrency).
+        seconds: the window's length. 0 is a calendar month; ``None`` is no window at all: only
+            what is held counts (concurrency).
         calendar: starts at the clock's own boundary in ``timezone``; otherwise it slides.
         timezone: IANA name.
     """
@@ -28,7 +30,7 @@ class Demand(NamedTuple):
 
     ``fixed`` must fit whole; ``rate`` is the amount per output token, so a grant of ``g``
     output tokens holds ``fixed + g * rate``. Amounts are in the limit's own unit (tokens,
-    requests, nano-dollars).
+    requests, nano-dollars). ``account`` is an ``account_key``.
     """
 
     account: str
@@ -69,8 +71,9 @@ class Grant(NamedTuple):
 class Refusal(NamedTuple):
     """Nothing was held: the demand at position ``which`` has too little left.
 
-    ``needed`` is what the demand had to hold at least. ``retry_after`` is seconds on the
-    store's clock until it could fit, ``None`` when it never can.
+    When several lack, ``which`` is the one that takes longest. ``needed`` is what the demand
+    had to hold at least. ``retry_after`` is seconds on the store's clock until it could fit,
+    ``None`` when it never can.
     """
 
     which: int
@@ -80,3 +83,31 @@ class Refusal(NamedTuple):
 
 
 Decision = Grant | Refusal
+
+
+def account_key(limit: str, scope: Mapping[str, str | None], window: Window) -> str:
+    """An account's name in every store: ``tag|limit|scope``, each part hashed.
+
+    ``tag`` comes from the tenant (where the scope has one), so that all accounts of a tenant
+    share a Redis Cluster slot. Tenant and user ids never appear in the clear. The window is
+    part of the limit's hash: a limit that changes its window starts a new account.
+    """
+    values = sorted(scope.items())
+    tag = [("tenant", scope["tenant"])] if "tenant" in scope else values
+    span = (window.seconds, window.calendar, window.timezone)
+    return f"{_digest(repr(tag))}|{_digest(repr((limit, span)))}|{_digest(repr(values))}"
+
+
+def account_tag(account: str) -> str:
+    """The part of an account's name that decides its Redis Cluster slot."""
+    return account.partition("|")[0]
+
+
+def account_limit(account: str) -> str:
+    """The part of an account's name that all accounts of one limit share."""
+    return account.partition("|")[2].partition("|")[0]
+
+
+@lru_cache(maxsize=16_384)
+def _digest(text: str) -> str:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()

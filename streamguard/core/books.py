@@ -1,0 +1,187 @@
+"""The ledger's state: accounts, reservations, and what is due. Times are whole milliseconds."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from heapq import heappop, heappush
+from typing import Literal
+
+import msgspec
+
+from streamguard.core.accounts import Balance, Demand, Window
+from streamguard.core.windows import ruler
+
+LATE = 86_400_000
+"""How long an expired reservation is remembered, so that a late settle still charges."""
+
+DONE = 120_000
+"""How long a settled or released reservation is remembered, so that repeats change nothing."""
+
+MAX_AMOUNT = 2**48
+"""The most one call can charge one account: a provider's nonsense stays representable in
+every store (281 thousand dollars, or 281 million million tokens)."""
+
+
+class Account(msgspec.Struct):
+    """What is used, by bucket of the window (oldest first), and what is held."""
+
+    window: Window
+    used: int = 0
+    held: int = 0
+    current: int = 0
+    buckets: dict[int, int] = msgspec.field(default_factory=dict)
+
+    def roll(self, at: int) -> None:
+        """Drop the buckets that no longer count at ``at``, and turn to the one to charge."""
+        first, self.current = ruler(self.window).place(at)
+        buckets = self.buckets
+        if not buckets:
+            return
+        while buckets and (oldest := next(iter(buckets))) < first:
+            self.used -= buckets.pop(oldest)
+        if buckets and next(reversed(buckets)) > self.current:
+            self._fold()
+
+    def _fold(self) -> None:
+        """The clock went back: what it charged in its future is, at the latest, used now."""
+        future = [bucket for bucket in self.buckets if bucket > self.current]
+        moved = sum(self.buckets.pop(bucket) for bucket in future)
+        self.buckets[self.current] = self.buckets.get(self.current, 0) + moved
+
+    def charge(self, amount: int) -> None:
+        """Use ``amount`` now; nothing is charged where nothing ages."""
+        if amount > 0 and self.window.seconds is not None:
+            self.buckets[self.current] = self.buckets.get(self.current, 0) + amount
+            self.used += amount
+
+    def refund(self, bucket: int, amount: int) -> None:
+        """Take back what was charged in ``bucket``, as far as it still counts."""
+        back = min(amount, self.buckets.get(bucket, 0))
+        if back > 0:
+            self.buckets[bucket] -= back
+            self.used -= back
+
+    def balance(self, capacity: int) -> Balance:
+        """The account as it stands; ``resets_at`` is when its oldest part is released."""
+        resets_at = None
+        if self.used:
+            resets_at = ruler(self.window).release(next(iter(self.buckets))) / 1000
+        return Balance(capacity, self.used, self.held, resets_at)
+
+    def freed_at(self, lack: int) -> int:
+        """When ``lack`` of what is used has been released, Unix milliseconds."""
+        oldest = iter(self.buckets.items())
+        while lack > 0:
+            bucket, amount = next(oldest)
+            lack -= amount
+        return ruler(self.window).release(bucket)
+
+
+Key = tuple[str, Window]
+"""An account's name and its window: under another window it is another account."""
+
+State = Literal["held", "expired", "done"]
+
+
+class Hold(msgspec.Struct):
+    """One reservation. ``due`` is when it expires, or, later, when it is forgotten."""
+
+    demands: tuple[Demand, ...]
+    granted: int
+    born: int
+    due: int
+    state: State = "held"
+
+
+class Books:
+    """All accounts and reservations of one ledger, bounded in memory.
+
+    An empty account is dropped by the clock hand: each new account looks at two old ones. A
+    finished reservation is forgotten after ``DONE``, or when ``remember`` newer ones are.
+    """
+
+    __slots__ = ("_done", "_hand", "accounts", "due", "holds", "remember")
+
+    def __init__(self, remember: int = 100_000) -> None:
+        self.accounts: dict[Key, Account] = {}
+        self.holds: dict[str, Hold] = {}
+        self.due: list[tuple[int, str]] = []
+        self.remember = remember
+        self._done: deque[str] = deque()
+        self._hand: deque[Key] = deque()
+
+    def account(self, demand: Demand, at: int) -> Account:
+        """The account that a demand speaks of, up to date; made when absent."""
+        key = (demand.account, demand.window)
+        account = self.accounts.get(key)
+        if account is None:
+            self._turn_hand(at)
+            self._turn_hand(at)
+            account = self.accounts[key] = Account(demand.window)
+            self._hand.append(key)
+        account.roll(at)
+        return account
+
+    def peek(self, demand: Demand, at: int) -> Account:
+        """The account as ``account`` would give it, without keeping a new one."""
+        account = self.accounts.get((demand.account, demand.window)) or Account(demand.window)
+        account.roll(at)
+        return account
+
+    def known(self, reservation: str, at: int) -> Hold | None:
+        """A reservation that is not forgotten yet."""
+        hold = self.holds.get(reservation)
+        return None if hold is None or hold.due <= at else hold
+
+    def keep(self, reservation: str, hold: Hold) -> None:
+        """Remember a reservation until it is due."""
+        self.holds[reservation] = hold
+        heappush(self.due, (hold.due, reservation))
+
+    def finish(self, reservation: str, hold: Hold, at: int) -> None:
+        """Remember that a reservation is over."""
+        hold.state, hold.due = "done", at + DONE
+        self._done.append(reservation)
+        if len(self._done) > self.remember:
+            oldest = self.holds.get(gone := self._done.popleft())
+            if oldest is not None and oldest.state == "done":
+                del self.holds[gone]
+
+    def overdue(self, at: int) -> Sequence[Hold]:
+        """Take out what is due: forgets the finished, returns the held that expired."""
+        expired = []
+        while self.due and self.due[0][0] <= at:
+            reservation = heappop(self.due)[1]
+            hold = self.holds.get(reservation)
+            if hold is None:
+                continue
+            if hold.due > at:
+                heappush(self.due, (hold.due, reservation))
+            elif hold.state == "held":
+                hold.state, hold.due = "expired", hold.due + LATE
+                heappush(self.due, (hold.due, reservation))
+                expired.append(hold)
+            else:
+                del self.holds[reservation]
+        return expired
+
+    def _turn_hand(self, at: int) -> None:
+        if not self._hand:
+            return
+        key = self._hand.popleft()
+        account = self.accounts[key]
+        account.roll(at)
+        if account.used or account.held:
+            self._hand.append(key)
+        else:
+            del self.accounts[key]
+
+
+def up_front(demand: Demand) -> bool:
+    """Whether a demand is charged when reserved: it costs the same whatever the output.
+
+    Requests and input tokens are sent at once; charging them then, and not at the end of a
+    long stream, keeps "10 requests a minute" what it says.
+    """
+    return demand.rate == 0 and demand.window.seconds is not None
