@@ -6,7 +6,7 @@ what is declared here. Nothing here does I/O.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -21,10 +21,13 @@ EndReason = Literal["cut", "strict", "upstream_error"]
 
 
 class Delta(NamedTuple):
-    """A piece of output text that costs tokens."""
+    """A piece of output text that costs tokens. A ``whole`` one (a tool's name) is kept or
+    dropped, never shortened.
+    """
 
     channel: Channel
     text: str
+    whole: bool = False
 
 
 class Frame(NamedTuple):
@@ -51,6 +54,8 @@ class Request:
         choices: how many outputs the request asks for (n, best_of, prompt arrays, candidates).
         wants_usage: the client asked for usage in the stream.
         produces_output: False for embeddings and the like.
+        cap_field: where the output cap goes in the body, for ``rewrite``.
+        opaque: fields that bring input the guard cannot see (``previous_response_id``, …).
     """
 
     protocol: str
@@ -61,6 +66,8 @@ class Request:
     choices: int = 1
     wants_usage: bool = True
     produces_output: bool = True
+    cap_field: str = ""
+    opaque: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +79,10 @@ class Reply:
 
 
 class StreamState(Protocol):
-    """One response stream: bytes in at any split, frames out. One object a stream."""
+    """One response stream: bytes in at any split, frames out. One object a stream.
+
+    Frames are made as they are taken, so ``end`` knows what was taken and no more.
+    """
 
     @property
     def reported(self) -> Usage:
@@ -82,18 +92,22 @@ class StreamState(Protocol):
     def ended(self) -> bool:
         """Whether the stream's own terminal marker was seen."""
 
-    def feed(self, data: bytes) -> Sequence[Frame]:
+    def feed(self, data: bytes) -> Iterable[Frame]:
         """Complete frames in ``data`` and what was held back before it.
 
         Raises:
             ProtocolError: an event is over the size cap.
         """
 
-    def finish(self) -> Sequence[Frame]:
+    def finish(self) -> Iterable[Frame]:
         """What was still held back at the end of the bytes, as a last frame."""
 
     def shorten(self, frame: Frame, kept: Sequence[Delta]) -> bytes:
-        """The frame's bytes with its delta texts replaced by ``kept`` (empty: nothing left)."""
+        """The last frame's bytes with its delta texts replaced by ``kept``, in order.
+
+        ``kept`` may be shorter than the frame's deltas, its last one a prefix. What the frame
+        finished counts as unfinished again. Empty bytes: nothing is left of it.
+        """
 
     def end(self, reason: EndReason, usage: Usage, error: StreamGuardError | None = None) -> bytes:
         """The bytes that end the stream early in the protocol's own form."""

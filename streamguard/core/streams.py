@@ -1,0 +1,168 @@
+"""Meters one response stream: forwards bytes, counts output, cuts at the exact token.
+
+All channels of a stream (choices, reasoning, tool calls) share one allowance. Tokens are never
+more than UTF-8 bytes, so while the bytes since the last exact count fit into what is left, no
+tokenizer runs: a stream of ``b`` budget costs about ``log b`` encodes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from streamguard.core.metering import TextMeter
+from streamguard.core.tokens import Tokenizer
+from streamguard.core.wire import Channel, Delta, EndReason, Frame, StreamState
+from streamguard.errors import StreamGuardError
+from streamguard.usage import Usage
+
+_UNLIMITED = sys.maxsize
+
+
+class StreamMeter:
+    """One stream. Feed it the upstream's bytes and send on what it gives back.
+
+    Attributes:
+        cut: the allowance is spent; ``end`` gives the bytes that close the stream. Frames after
+            the cut only count: their bytes are withheld.
+        first_output: a token of output was seen.
+    """
+
+    __slots__ = (
+        "_allowance", "_delivered", "_headroom", "_meters", "_state", "_tokenizer", "cut",
+        "first_output",
+    )  # fmt: skip
+
+    def __init__(
+        self, state: StreamState, tokenizer: Tokenizer, allowance: int | None = None
+    ) -> None:
+        """Allow ``allowance`` output tokens over all channels; ``None`` only counts."""
+        self._state = state
+        self._tokenizer = tokenizer
+        self._allowance = _UNLIMITED if allowance is None else allowance
+        self._headroom = self._allowance
+        self._meters: dict[Channel, TextMeter] = {}
+        self._delivered: int | None = None
+        self.cut = False
+        self.first_output = False
+
+    @property
+    def allowance(self) -> int | None:
+        """Output tokens that may be delivered; ``None``: no limit."""
+        return None if self._allowance == _UNLIMITED else self._allowance
+
+    @property
+    def counted(self) -> int:
+        """Output tokens delivered so far, exact."""
+        return self.observed if self._delivered is None else self._delivered
+
+    @property
+    def observed(self) -> int:
+        """Output tokens the upstream produced so far, exact: what was withheld is in it."""
+        return sum(meter.count for meter in self._meters.values())
+
+    @property
+    def counted_at_most(self) -> int:
+        """An upper bound of ``observed`` that costs nothing."""
+        return sum(meter.upper for meter in self._meters.values())
+
+    @property
+    def reported(self) -> Usage:
+        """Usage the provider reported so far."""
+        return self._state.reported
+
+    @property
+    def native_end(self) -> bool:
+        """The stream's own end, or its own error, was seen."""
+        return self._state.ended
+
+    @property
+    def headroom(self) -> int:
+        """Tokens that are certainly left of the allowance, without counting; below 0 after it."""
+        return self._headroom
+
+    def counted_by(self, kind: str) -> int:
+        """Tokens observed in channels of this kind over all indexes; "tool" is all tools."""
+        return sum(
+            meter.count
+            for (_, name), meter in self._meters.items()
+            if name.partition(":")[0] == kind
+        )
+
+    def extend(self, more: int) -> None:
+        """Allow ``more`` tokens on top; no use after the cut."""
+        if self._allowance != _UNLIMITED:
+            self._allowance += more
+            self._headroom += more
+
+    def feed(self, data: bytes) -> bytes:
+        """The bytes to forward now: whole frames untouched, hidden ones left out.
+
+        Raises:
+            ProtocolError: an event is over the size cap.
+        """
+        return self._pass(self._state.feed(data))
+
+    def finish(self) -> bytes:
+        """The bytes still held back when the upstream has ended."""
+        return self._pass(self._state.finish())
+
+    def end(self, reason: EndReason = "cut", error: StreamGuardError | None = None) -> bytes:
+        """The bytes that end the stream early; call it before feeding what comes after a cut."""
+        reported = self._state.reported
+        usage = Usage(reported.input_tokens, self.counted, None, reported.cached_tokens)
+        return self._state.end(reason, usage, error)
+
+    def _pass(self, frames: Iterable[Frame]) -> bytes:
+        kept: list[bytes] = []
+        for frame in frames:
+            if frame.deltas and not self._admit(frame.deltas):
+                fitting = self._fit(frame.deltas)
+                if fitting is not None:
+                    kept.append(self._state.shorten(frame, fitting))
+                    break
+            if not (frame.hidden or self.cut):
+                kept.append(frame.raw)
+        return kept[0] if len(kept) == 1 else b"".join(kept)
+
+    def _admit(self, deltas: Sequence[Delta]) -> bool:
+        """Count the deltas if all of them surely fit, else leave everything as it was."""
+        headroom = self._headroom
+        for _, text, _ in deltas:
+            headroom -= len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        if headroom < 0 and not self.cut:
+            return False
+        self._headroom = headroom
+        self.first_output = True
+        for channel, text, _ in deltas:
+            meter = self._meters.get(channel)
+            if meter is None:
+                meter = self._meters[channel] = TextMeter(self._tokenizer)
+            meter.feed(text)
+        return True
+
+    def _fit(self, deltas: Sequence[Delta]) -> list[Delta] | None:
+        """Count exactly. ``None``: all fit after all. Else the cut: the longest that fits."""
+        counted = self.observed
+        self._headroom = self._allowance - self.counted_at_most
+        if self._admit(deltas):
+            return None
+        for position, (channel, text, whole) in enumerate(deltas):
+            meter = self._meters.setdefault(channel, TextMeter(self._tokenizer))
+            before = meter.count
+            limit = self._allowance - counted + before
+            if meter.would_exceed(limit, text):
+                prefix = "" if whole else meter.take(text, limit)
+                meter.feed(prefix)
+                self._stop()
+                self._admit([Delta(channel, text[len(prefix) :]), *deltas[position + 1 :]])
+                return [*deltas[:position], Delta(channel, prefix, whole)]
+            meter.feed(text)
+            counted += meter.count - before
+        self.first_output = True
+        self._headroom = self._allowance - self.counted_at_most
+        return None
+
+    def _stop(self) -> None:
+        self._delivered = self.observed
+        self.cut = True

@@ -1,0 +1,129 @@
+"""JSON as a request body may be: one meaning only, finite, shallow, Unicode.
+
+Two parsers must not read two meanings out of one body, or a client smuggles a cap past the
+guard. So what parsers differ in is refused: duplicate keys, NaN and Infinity, numbers out of
+range, lone surrogates, a byte-order mark. Errors say where, never what.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from streamguard.errors import ProtocolError
+
+MAX_DEPTH = 64
+"""Objects and arrays inside each other; a deep JSON schema needs about 30."""
+
+_OFFSET = re.compile(r"\(byte (\d+)\)")
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
+
+
+class _DuplicateKeyError(ValueError):
+    pass
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object as written, duplicates kept."""
+
+
+def loads(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
+    """Decode a body whose top level must be an object.
+
+    Raises:
+        ProtocolError: not UTF-8, malformed, ambiguous or deeper than ``max_depth``; the message
+            gives the offset or the path and no value.
+    """
+    _check_syntax(data, max_depth)
+    try:
+        value = json.loads(data, object_pairs_hook=_unique)
+    except _DuplicateKeyError:
+        raise ProtocolError(_duplicate_message(data)) from None
+    except RecursionError:
+        raise ProtocolError(_depth_message(max_depth)) from None
+    if not isinstance(value, dict):
+        raise ProtocolError("the body's top level must be a JSON object")
+    _check_depth(value, max_depth)
+    return value
+
+
+def dumps(value: Any) -> bytes:
+    """Compact UTF-8 JSON.
+
+    Raises:
+        ProtocolError: nested too deeply to be written.
+    """
+    try:
+        return msgspec.json.encode(value)
+    except OverflowError:  # an integer over 64 bits, which JSON allows
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except RecursionError:
+        raise ProtocolError("the value is nested too deeply to be written as JSON") from None
+
+
+def _check_syntax(data: bytes, max_depth: int) -> None:
+    """Let the stricter and faster of the two parsers look first (numbers, surrogates, UTF-8)."""
+    try:
+        data.decode()
+        msgspec.json.decode(data)
+    except UnicodeDecodeError as error:
+        message = f"the body is not UTF-8 at byte {error.start}"
+    except msgspec.ValidationError:
+        message = "the body holds a number that is out of range"
+    except msgspec.DecodeError as error:
+        found = _OFFSET.search(str(error))
+        message = f"the body is not valid JSON{f' at byte {found[1]}' if found else ''}"
+    except RecursionError:
+        raise ProtocolError(_depth_message(max_depth)) from None
+    else:
+        return
+    raise ProtocolError(f"{message}; send one JSON object in UTF-8")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise _DuplicateKeyError
+    return value
+
+
+def _check_depth(value: dict[str, Any], max_depth: int) -> None:
+    level: list[Any] = [value]
+    for _ in range(max_depth):
+        level = [
+            child
+            for node in level
+            for child in (node.values() if type(node) is dict else node)
+            if type(child) is dict or type(child) is list
+        ]
+        if not level:
+            return
+    raise ProtocolError(_depth_message(max_depth))
+
+
+def _depth_message(max_depth: int) -> str:
+    return f"the body is nested deeper than {max_depth} levels; flatten it"
+
+
+def _duplicate_message(data: bytes) -> str:
+    tree = json.loads(data, object_pairs_hook=_Pairs)
+    where = next(_duplicates(tree, "$"), "$")
+    return f"the body has a duplicate key at {where}; send each key once"
+
+
+def _duplicates(node: Any, path: str) -> Iterator[str]:
+    if isinstance(node, _Pairs):
+        seen: set[str] = set()
+        for key, child in node:
+            place = f"{path}.{key if _PLAIN_KEY.fullmatch(key) else '…'}"
+            if key in seen:
+                yield place
+            seen.add(key)
+            yield from _duplicates(child, place)
+    elif isinstance(node, list):
+        for position, child in enumerate(node):
+            yield from _duplicates(child, f"{path}[{position}]")

@@ -1,0 +1,171 @@
+"""Reading the fields of a body that a budget depends on, and what many formats share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from streamguard.core.wire import Request
+from streamguard.errors import ProtocolError, StreamGuardError
+
+MOST = 2**31 - 1
+"""Largest count that any provider takes; more is a mistake or an attack."""
+
+_TYPES = {400: "invalid_request_error", 413: "invalid_request_error", 415: "invalid_request_error",
+          429: "insufficient_quota"}  # fmt: skip
+
+
+def whole(body: Mapping[str, Any], name: str, *, least: int = 1, most: int = MOST) -> int | None:
+    """A whole number, ``None`` where it is absent or null.
+
+    Raises:
+        ProtocolError: a bool, a float, a string, or outside ``least``..``most``.
+    """
+    value = body.get(name)
+    if value is None:
+        return None
+    if type(value) is not int or not least <= value <= most:
+        raise ProtocolError(f"{name} must be a whole number between {least} and {most}")
+    return value
+
+
+def flag(body: Mapping[str, Any], name: str) -> bool:
+    """A boolean, False where it is absent or null.
+
+    Raises:
+        ProtocolError: anything else; 1 and "true" are not booleans.
+    """
+    value = body.get(name)
+    if value is not None and type(value) is not bool:
+        raise ProtocolError(f"{name} must be true or false")
+    return bool(value)
+
+
+def name_of(body: Mapping[str, Any], name: str = "model") -> str:
+    """A non-empty string.
+
+    Raises:
+        ProtocolError: absent, empty, over 256 characters, or not a string.
+    """
+    value = body.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= 256:  # noqa: PLR2004
+        raise ProtocolError(f"{name} must be a string of 1 to 256 characters")
+    return value
+
+
+def mapping(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An object, empty where it is absent or null.
+
+    Raises:
+        ProtocolError: not an object.
+    """
+    value = body.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ProtocolError(f"{name} must be an object")
+    return value
+
+
+def objects(body: Mapping[str, Any], name: str) -> list[Any]:
+    """A list of objects.
+
+    Raises:
+        ProtocolError: absent, not a list, or an item is not an object.
+    """
+    value = body.get(name)
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise ProtocolError(f"{name} must be a list of objects")
+    return value
+
+
+def one_of(body: Mapping[str, Any], *names: str) -> str | None:
+    """Which of several names for one thing is used.
+
+    Raises:
+        ProtocolError: more than one; providers differ in which one wins.
+    """
+    given = [name for name in names if body.get(name) is not None]
+    if len(given) > 1:
+        raise ProtocolError(f"{' and '.join(given)} are both set; send only one of them")
+    return given[0] if given else None
+
+
+def opaque(body: Mapping[str, Any], *names: str) -> tuple[str, ...]:
+    """Those of ``names`` that are set: they stand for input that only the provider knows."""
+    return tuple(name for name in names if body.get(name))
+
+
+def clamp(request: Request, output_cap: int | None) -> dict[str, Any]:
+    """The change that keeps a request's own cap within ``output_cap``, or sets one."""
+    if output_cap is None or (request.output_cap or MOST) <= output_cap:
+        return {}
+    return {request.cap_field: output_cap}
+
+
+def count(usage: Any, *path: str) -> int | None:
+    """A reported number of tokens, ``None`` where it is absent or not one."""
+    for name in path:
+        if not isinstance(usage, Mapping):
+            return None
+        usage = usage.get(name)
+    return usage if type(usage) is int and usage >= 0 else None
+
+
+def read_json(data: bytes) -> Any:
+    """A provider's JSON, read as clients read it; ``None`` where it is not JSON at all.
+
+    Lenient where request bodies are not (bytes that are not UTF-8, lone surrogates, NaN):
+    whatever a client could read must be counted.
+    """
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return json.loads(data.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def write_json(value: Any) -> bytes:
+    """JSON as the bytes of a stream; lone surrogates, which UTF-8 has not, as escapes."""
+    try:
+        return msgspec.json.encode(value)
+    except (UnicodeEncodeError, OverflowError):
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def openai_error(error: StreamGuardError, numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """OpenAI's error object with ``streamguard`` numbers beside its own fields."""
+    return {
+        "error": {
+            "message": error.message,
+            "type": _TYPES.get(error.http_status, "server_error"),
+            "param": None,
+            "code": error.http_code,
+            "streamguard": dict(numbers),
+        }
+    }
+
+
+def ending_error(error: StreamGuardError | None) -> StreamGuardError:
+    """The error an ending tells of; without one, the upstream broke off."""
+    message = "the upstream broke the stream off; the output is incomplete, ask again"
+    return error or StreamGuardError(message)
+
+
+def figures(error: StreamGuardError | None) -> dict[str, Any]:
+    """What an ending says of the limit that cut the stream; empty when nothing is known."""
+    if error is None:
+        return {}
+    numbers = {"code": error.http_code, "limit": error.limit, "used": error.used}
+    kept = {key: _plain(value) for key, value in numbers.items() if value is not None}
+    return {"streamguard": kept}
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (int, str)) else str(value)

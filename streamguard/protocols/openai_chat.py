@@ -1,0 +1,310 @@
+"""OpenAI Chat Completions, and the many hosts that speak it (Azure, OpenRouter, vLLM, …)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from streamguard.core import sse
+from streamguard.core.prompt import Prompt
+from streamguard.core.wire import Channel, Delta, EndReason, Frame, Reply, Request
+from streamguard.errors import StreamGuardError
+from streamguard.protocols import fields
+from streamguard.protocols.slots import Slot, deltas_of, keep, objects
+from streamguard.protocols.sse_state import SSEState
+from streamguard.usage import Usage
+
+_CAPS = ("max_completion_tokens", "max_tokens")
+_DEPLOYMENT = re.compile(r"/openai/deployments/([^/]+)/", re.IGNORECASE)
+_OPENAI_MODEL = re.compile(r"(?:ft:)?(?:gpt-|chatgpt-|codex-|o\d)", re.IGNORECASE)
+_MISTRAL = re.compile(r"(?:open-)?(?:\w+stral)[\w.-]*", re.IGNORECASE)
+"""Mistral's own API refuses fields it does not know, and reports usage without being asked."""
+
+_CONTENT: Channel = (0, "content")
+_REASONING: Channel = (0, "reasoning")
+
+
+class _Delta(msgspec.Struct, gc=False):
+    """The fields of a usual delta; the rest, where present, sends the chunk the general way."""
+
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    refusal: Any = None
+    tool_calls: Any = None
+    function_call: Any = None
+    audio: Any = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    delta: _Delta | None = None
+    index: int = 0
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    choices: list[_Choice]
+    id: str | None = None
+    model: str | None = None
+    created: Any = None
+    usage: Any = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+
+
+def slots(message: Mapping[str, Any], index: int) -> Iterator[Slot]:
+    """Every place of text in a delta or message, in the order a model writes them."""
+    holder: Any = message
+    yield Slot((index, "reasoning"), holder, ("reasoning_content", "reasoning"))
+    if isinstance(message.get("content"), list):
+        yield from _parts(message["content"], index)
+    else:
+        yield Slot((index, "content"), holder, ("content",))
+    yield Slot((index, "refusal"), holder, ("refusal",))
+    if isinstance(message.get("audio"), dict):
+        yield Slot((index, "audio"), message["audio"], ("transcript",))
+    if isinstance(message.get("function_call"), dict):
+        yield from _call((index, "function_call"), message["function_call"])
+    for position, call in enumerate(objects(message.get("tool_calls"))):
+        function = call.get("function") or call.get("custom")
+        if isinstance(function, dict):
+            yield from _call((index, f"tool:{call.get('index', position)}"), function)
+
+
+def _call(channel: Channel, function: dict[str, Any]) -> Iterator[Slot]:
+    yield Slot(channel, function, ("name",), whole=True)
+    yield Slot(channel, function, ("arguments", "input"))
+
+
+def _parts(parts: Sequence[Any], index: int) -> Iterator[Slot]:
+    """Mistral's content as a list: text, and thinking that is a list of text again."""
+    for part in objects(parts):
+        if isinstance(part.get("thinking"), list):
+            for thought in objects(part["thinking"]):
+                yield Slot((index, "reasoning"), thought, ("text",))
+        else:
+            yield Slot((index, "content"), part, ("text",))
+
+
+def read_usage(usage: Any) -> Usage:
+    """OpenAI's usage object. Where the total is more than its two parts (xAI, Gemini), the rest
+    is output: reasoning that was left out.
+    """
+    given = fields.count(usage, "prompt_tokens")
+    output = fields.count(usage, "completion_tokens")
+    total = fields.count(usage, "total_tokens")
+    if given is not None and output is not None and total is not None:
+        output = max(output, total - given)
+    cached = fields.count(usage, "prompt_tokens_details", "cached_tokens")
+    if cached is None:
+        cached = fields.count(usage, "prompt_cache_hit_tokens")
+    reasoning = fields.count(usage, "completion_tokens_details", "reasoning_tokens")
+    return Usage(given, output, reasoning, cached)
+
+
+def write_usage(usage: Usage) -> dict[str, Any]:
+    """OpenAI's usage object; what is unknown is left out of the sums."""
+    given, output = usage.input_tokens or 0, usage.output_tokens or 0
+    written: dict[str, Any] = {
+        "prompt_tokens": given,
+        "completion_tokens": output,
+        "total_tokens": given + output,
+    }
+    if usage.cached_tokens is not None:
+        written["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    if usage.reasoning_tokens is not None:
+        written["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    return written
+
+
+def texts(choices: Any, *names: str) -> Iterator[Slot]:
+    """The places of text in all choices, under the first of ``names`` that a choice has."""
+    for choice in objects(choices):
+        for name in names:
+            if isinstance(choice.get(name), dict):
+                yield from slots(choice[name], _index(choice))
+                break
+
+
+def _index(choice: Mapping[str, Any]) -> int:
+    index = choice.get("index")
+    return index if type(index) is int else 0
+
+
+class ChatStream(SSEState):
+    """One chat stream: what was seen of each choice decides how it ends."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__()
+        self._wants_usage = request.wants_usage
+        self._head: dict[str, Any] = {"id": "", "created": 0, "model": request.model}
+        self._open: dict[int, bool] = {}
+
+    def read(self, raw: bytes, data: bytes, name: str) -> Frame:
+        """One chunk: typed where it is the usual kind, else the general way."""
+        try:
+            chunk = _decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return self._read_any(raw, data, name)
+        if chunk.id:
+            self._head["id"] = chunk.id
+            self._head["model"] = chunk.model
+            self._head["created"] = chunk.created
+        if chunk.usage is not None:
+            self._reported = self._reported.merged(read_usage(chunk.usage))
+            if not chunk.choices:
+                return Frame(raw, (), not self._wants_usage)
+        if chunk.error is not None:
+            self._ended = True
+        deltas = self._texts(chunk.choices)
+        return self._read_any(raw, data, name) if deltas is None else Frame(raw, deltas)
+
+    def _texts(self, choices: list[_Choice]) -> list[Delta] | None:
+        """The usual texts; ``None`` where a delta holds more than those."""
+        deltas: list[Delta] = []
+        for choice in choices:
+            index, delta = choice.index, choice.delta
+            self._open[index] = choice.finish_reason is None
+            if delta is None:
+                continue
+            if delta.tool_calls or delta.refusal or delta.function_call or delta.audio:
+                return None
+            if text := delta.reasoning_content or delta.reasoning:
+                deltas.append(Delta((index, "reasoning") if index else _REASONING, text))
+            if text := delta.content:
+                deltas.append(Delta((index, "content") if index else _CONTENT, text))
+        return deltas
+
+    def _read_any(self, raw: bytes, data: bytes, name: str) -> Frame:
+        if data.strip() == b"[DONE]":
+            self._ended = True
+            return Frame(raw)
+        doc = fields.read_json(data)
+        if not isinstance(doc, dict):
+            return self.unreadable(raw, data)
+        if doc.get("error") or name == "error":
+            self._ended = True
+        usage = doc.get("usage")
+        self._reported = self._reported.merged(read_usage(usage))
+        for choice in objects(doc.get("choices")):
+            self._open[_index(choice)] = choice.get("finish_reason") is None
+        hidden = bool(usage) and not doc.get("choices") and not self._wants_usage
+        return Frame(raw, deltas_of(texts(doc.get("choices"), "delta", "message")), hidden)
+
+    def shorten(self, frame: Frame, kept: Sequence[Delta]) -> bytes:
+        """The chunk with its texts cut; choices that it finished are open again."""
+        doc = self.document(frame.raw)
+        if doc is None:
+            return b""
+        for choice in objects(doc.get("choices")):
+            for delta in objects([choice.get("delta")]):
+                delta.pop("reasoning_details", None)  # OpenRouter's second copy of the reasoning
+        keep(texts(doc.get("choices"), "delta", "message"), kept)
+        for choice in objects(doc.get("choices")):
+            self._open[_index(choice)] = True
+            choice["finish_reason"] = None
+        doc.pop("usage", None)
+        return sse.encode(fields.write_json(doc))
+
+    def end(self, reason: EndReason, usage: Usage, error: StreamGuardError | None = None) -> bytes:
+        """``finish_reason: "length"`` for each open choice, usage if asked for, ``[DONE]``;
+        or an error event. A finish without ``[DONE]`` or ``[DONE]`` alone would look complete.
+        """
+        if self._ended:
+            return b""
+        self._ended = True
+        if reason != "cut":
+            problem = fields.ending_error(error)
+            return sse.encode(fields.write_json(fields.openai_error(problem, {})))
+        parts = [] if self._open else [self._chunk(0, {"role": "assistant", "content": ""}, None)]
+        unfinished = [index for index, is_open in sorted(self._open.items()) if is_open]
+        numbers = fields.figures(error)
+        unfinished = unfinished if self._open else [0]
+        parts.extend(self._chunk(index, {}, "length", **numbers) for index in unfinished)
+        if self._wants_usage:
+            parts.append(self._event([], usage=write_usage(usage)))
+        return b"".join([*parts, sse.encode(b"[DONE]")])
+
+    def _chunk(self, index: int, delta: Any, finish: str | None, **more: Any) -> bytes:
+        return self._event([{"index": index, "delta": delta, "finish_reason": finish}], **more)
+
+    def _event(self, choices: list[Any], **more: Any) -> bytes:
+        head = {**self._head, "object": "chat.completion.chunk"}
+        return sse.encode(fields.write_json({**head, "choices": choices, **more}))
+
+
+class OpenAIChat:
+    """The protocol; it holds nothing, one object serves all requests."""
+
+    name = "openai_chat"
+
+    def parse(self, body: Mapping[str, Any], path: str) -> Request:
+        """Read a request body; Azure's path names the model where the body does not.
+
+        Raises:
+            ProtocolError: see ``WireProtocol.parse``.
+        """
+        deployment = _DEPLOYMENT.search(path)
+        named = deployment and body.get("model") is None
+        model = deployment[1] if deployment and named else fields.name_of(body)
+        fields.objects(body, "messages")
+        stream = fields.flag(body, "stream")
+        asked = fields.flag(fields.mapping(body, "stream_options"), "include_usage")
+        cap_field = fields.one_of(body, *_CAPS)
+        return Request(
+            protocol=self.name,
+            model=model,
+            body=body,
+            stream=stream,
+            output_cap=fields.whole(body, cap_field) if cap_field else None,
+            choices=fields.whole(body, "n") or 1,
+            wants_usage=asked or not stream,
+            cap_field=cap_field or _CAPS[0 if deployment or _is_openai(model) else 1],
+        )
+
+    def prompt(self, request: Request) -> Prompt:
+        """The prompt as the provider bills it."""
+        from streamguard.protocols.chat_prompt import render
+
+        return render(request.body, request.model)
+
+    def rewrite(self, request: Request, output_cap: int | None) -> Mapping[str, Any]:
+        """The body to send; ``request.body`` itself when nothing has to change."""
+        changes = fields.clamp(request, output_cap)
+        if not request.wants_usage and not _MISTRAL.fullmatch(request.model):
+            options = request.body.get("stream_options") or {}
+            changes["stream_options"] = {**options, "include_usage": True}
+        return {**request.body, **changes} if changes else request.body
+
+    def stream(self, request: Request) -> ChatStream:
+        """A new state for this request's response stream."""
+        return ChatStream(request)
+
+    def read_reply(self, request: Request, body: bytes) -> Reply:
+        """Text and usage of a whole response; an empty Reply when it is not the protocol's."""
+        doc = fields.read_json(body)
+        if not isinstance(doc, dict):
+            return Reply()
+        places = texts(doc.get("choices"), "message")
+        return Reply(deltas_of(places), read_usage(doc.get("usage")))
+
+    def shorten_reply(self, request: Request, body: bytes, kept: Sequence[Delta]) -> bytes:
+        """The whole response with its texts cut and ``finish_reason: "length"``."""
+        doc = fields.read_json(body)
+        keep(texts(doc.get("choices"), "message"), kept)
+        for choice in objects(doc.get("choices")):
+            choice["finish_reason"] = "length"
+        return fields.write_json(doc)
+
+    def refusal(self, error: StreamGuardError, numbers: Mapping[str, Any]) -> Mapping[str, Any]:
+        """OpenAI's error object."""
+        return fields.openai_error(error, numbers)
+
+
+def _is_openai(model: str) -> bool:
+    return _OPENAI_MODEL.match(model.rsplit("/", 1)[-1]) is not None

@@ -1,0 +1,48 @@
+"""Places in a provider's JSON where output text stands: read them to count, write them to cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from streamguard.core.wire import Channel, Delta
+
+
+class Slot(NamedTuple):
+    """One place of text. Hosts that give one text several names give it under all ``keys``."""
+
+    channel: Channel
+    holder: dict[str, Any]
+    keys: tuple[str, ...]
+    whole: bool = False
+
+    @property
+    def text(self) -> str:
+        """The text, once."""
+        texts = (self.holder.get(key) for key in self.keys)
+        return next((text for text in texts if text and isinstance(text, str)), "")
+
+    def put(self, text: str) -> None:
+        """Replace the text under each name it has."""
+        for key in self.keys:
+            if isinstance(self.holder.get(key), str):
+                self.holder[key] = text
+
+
+def deltas_of(slots: Iterable[Slot]) -> list[Delta]:
+    """The texts that stand there now."""
+    return [Delta(slot.channel, slot.text, slot.whole) for slot in slots if slot.text]
+
+
+def keep(slots: Iterable[Slot], kept: Sequence[Delta]) -> None:
+    """Write the kept texts over the slots, in order; what is not kept is emptied."""
+    rest = iter(kept)
+    for slot in slots:
+        if slot.text:
+            delta = next(rest, None)
+            slot.put("" if delta is None else delta.text)
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list; whatever else a host sends there is no output."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
