@@ -1,0 +1,66 @@
+"""Which encoding a model uses, and whether that is known or only the nearest one."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from streamguard.tokenizers.encodings import NEWEST
+
+
+class ModelEncoding(NamedTuple):
+    """An encoding's name; ``exact`` when it is known to be the model's own."""
+
+    encoding: str
+    exact: bool
+
+
+_END = r"(?:$|[-_@])"
+_RULES: tuple[tuple[re.Pattern[str], ModelEncoding], ...] = tuple(
+    (re.compile(pattern), ModelEncoding(encoding, exact))
+    for pattern, encoding, exact in (
+        (rf"gpt-oss{_END}", "o200k_harmony", True),
+        (rf"(?:chat)?gpt-4o{_END}", "o200k_base", True),
+        (rf"gpt-4\.[15]{_END}", "o200k_base", True),
+        (rf"gpt-5(?:\.\d+)?{_END}", "o200k_base", True),
+        (rf"o[134]{_END}", "o200k_base", True),
+        (rf"codex-mini{_END}", "o200k_base", True),
+        (rf"gpt-4{_END}", "cl100k_base", True),
+        (rf"gpt-3\.?5{_END}", "cl100k_base", True),
+        (rf"text-embedding-(?:3-small|3-large|ada-002){_END}", "cl100k_base", True),
+        (rf"(?:davinci|babbage)-002{_END}", "cl100k_base", True),
+        (
+            r"(?:text|code)-(?:davinci|curie|babbage|ada|cushman|search|similar)",
+            "cl100k_base",
+            False,
+        ),
+        (r"(?:davinci|curie|babbage|ada)$|gpt-?2(?:$|-)", "cl100k_base", False),
+        (r"(?:davinci|cushman)-codex", "cl100k_base", False),
+    )
+)
+_REGION = re.compile(r"^(?:[a-z-]+\.)*openai\.")
+
+
+def base_model(model: str) -> str:
+    """The bare model name: without provider, fine-tuning and variant parts, in lower case.
+
+    ``openai/gpt-4o`` → ``gpt-4o``; ``ft:gpt-4o-mini:org::id`` → ``gpt-4o-mini``;
+    ``openai/gpt-oss-20b:free`` → ``gpt-oss-20b``; ``openai.gpt-oss-120b-1:0`` → ``gpt-oss-120b-1``.
+    """
+    name = model.strip().lower().rsplit("/", 1)[-1]
+    name = name.removeprefix("ft:").split(":", 1)[0]
+    return _REGION.sub("", name)
+
+
+@lru_cache(maxsize=1024)
+def encoding_for_model(model: str) -> ModelEncoding:
+    """The encoding of a model; the newest one, not exact, for any model that is not known.
+
+    Loads nothing. Source: tiktoken's ``model.py``, and OpenAI's model list for what it lags.
+    """
+    name = base_model(model)
+    for pattern, found in _RULES:
+        if pattern.match(name):
+            return found
+    return ModelEncoding(NEWEST, exact=False)
