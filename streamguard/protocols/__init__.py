@@ -1,40 +1,36 @@
-"""One file a wire format, one line in ``_ROUTES`` each.
+"""One file a wire format, one line in the tables here each.
 
 Paths are matched by how they end, so any root (``/v1``, ``/api/v1``, ``/openai/v1``, Azure's
-``/openai/deployments/{id}``, a mount point) is fine, and however they are spelled.
+``/openai/deployments/{id}``, a mount point) is fine, and so is any spelling.
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from posixpath import normpath
 from urllib.parse import unquote
 
-from streamguard.core.wire import WireProtocol
+from streamguard.core.wire import Request, StreamState, WireProtocol
 from streamguard.protocols.openai_chat import OpenAIChat
 
-PROTOCOLS: dict[str, WireProtocol] = {
-    protocol.name: protocol
-    for protocol in (
-        OpenAIChat(),
-    )
-}  # fmt: skip
-"""Every wire format by its name."""
-
-_ROUTES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern + r"\Z", re.IGNORECASE), name)
-    for pattern, name in (
-        (r"/chat/completions", "openai_chat"),
-    )
+_ROUTES: tuple[tuple[str, WireProtocol], ...] = (
+    (r"/chat/completions", OpenAIChat()),
 )  # fmt: skip
+"""How a path ends, and its wire format; the first match wins."""
+
+_STREAMS: dict[str, Callable[[Request], StreamState]] = {}
+"""Formats that only responses have."""
+
+_BY_NAME = {protocol.name: protocol for _, protocol in _ROUTES}
+_COMPILED = tuple((re.compile(ending + r"\Z"), protocol) for ending, protocol in _ROUTES)
 
 
 @lru_cache(maxsize=1024)
-def normalise(path: str) -> str:
-    """The path that servers see in many spellings: ``//``, ``/./``, a slash at the end, escapes.
-
-    Letter case stays, since models are part of some paths; the match ignores it.
+def normal_path(path: str) -> str:
+    """One spelling for all that servers take for the same path: letter case, ``//``, ``/./``, a
+    slash at the end, percent-escapes, a query.
     """
     for _ in range(4):
         plain = unquote(path)
@@ -42,10 +38,35 @@ def normalise(path: str) -> str:
             break
         path = plain
     path = re.split(r"[?#;]", path.replace("\\", "/"), maxsplit=1)[0]
-    return normpath("/" + path.strip().lstrip("/"))
+    return normpath("/" + path.strip().lstrip("/")).lower()
 
 
 def protocol_for_path(path: str) -> WireProtocol | None:
     """The wire format of a POST to ``path``; ``None``: unknown, for the policy to decide."""
-    plain = normalise(path)
-    return next((PROTOCOLS[name] for route, name in _ROUTES if route.search(plain)), None)
+    plain = normal_path(path)
+    return next((protocol for ending, protocol in _COMPILED if ending.search(plain)), None)
+
+
+def protocol_named(name: str) -> WireProtocol:
+    """The wire format called ``name``.
+
+    Raises:
+        KeyError: no such format; the message lists those there are.
+    """
+    if name not in _BY_NAME:
+        raise KeyError(f"{name!r}; use one of {', '.join(sorted(_BY_NAME))}")
+    return _BY_NAME[name]
+
+
+def stream_named(name: str, model: str = "") -> Callable[[], StreamState]:
+    """What makes the state of a response stream in the format called ``name``.
+
+    Raises:
+        KeyError: no such format; the message lists those there are.
+    """
+    request = Request(protocol=name, model=model, body={}, stream=True)
+    if name in _STREAMS:
+        return partial(_STREAMS[name], request)
+    if name not in _BY_NAME:
+        raise KeyError(f"{name!r}; use one of {', '.join(sorted({*_BY_NAME, *_STREAMS}))}")
+    return partial(_BY_NAME[name].stream, request)

@@ -14,9 +14,6 @@ from streamguard.errors import ProtocolError, StreamGuardError
 MOST = 2**31 - 1
 """Largest count that any provider takes; more is a mistake or an attack."""
 
-_TYPES = {400: "invalid_request_error", 413: "invalid_request_error", 415: "invalid_request_error",
-          429: "insufficient_quota"}  # fmt: skip
-
 
 def whole(body: Mapping[str, Any], name: str, *, least: int = 1, most: int = MOST) -> int | None:
     """A whole number, ``None`` where it is absent or null.
@@ -137,19 +134,6 @@ def write_json(value: Any) -> bytes:
         return msgspec.json.encode(value)
     except (UnicodeEncodeError, OverflowError):
         return json.dumps(value, separators=(",", ":")).encode()
-
-
-def openai_error(error: StreamGuardError, numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """OpenAI's error object with ``streamguard`` numbers beside its own fields."""
-    return {
-        "error": {
-            "message": error.message,
-            "type": _TYPES.get(error.http_status, "server_error"),
-            "param": None,
-            "code": error.http_code,
-            "streamguard": dict(numbers),
-        }
-    }
 
 
 def ending_error(error: StreamGuardError | None) -> StreamGuardError:

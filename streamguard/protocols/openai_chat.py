@@ -13,13 +13,13 @@ from streamguard.core.prompt import Prompt
 from streamguard.core.wire import Channel, Delta, EndReason, Frame, Reply, Request
 from streamguard.errors import StreamGuardError
 from streamguard.protocols import fields
+from streamguard.protocols.openai_common import is_openai, openai_error, read_usage, write_usage
 from streamguard.protocols.slots import Slot, deltas_of, keep, objects
 from streamguard.protocols.sse_state import SSEState
 from streamguard.usage import Usage
 
 _CAPS = ("max_completion_tokens", "max_tokens")
 _DEPLOYMENT = re.compile(r"/openai/deployments/([^/]+)/", re.IGNORECASE)
-_OPENAI_MODEL = re.compile(r"(?:ft:)?(?:gpt-|chatgpt-|codex-|o\d)", re.IGNORECASE)
 _MISTRAL = re.compile(r"(?:open-)?(?:\w+stral)[\w.-]*", re.IGNORECASE)
 """Mistral's own API refuses fields it does not know, and reports usage without being asked."""
 
@@ -89,37 +89,6 @@ def _parts(parts: Sequence[Any], index: int) -> Iterator[Slot]:
                 yield Slot((index, "reasoning"), thought, ("text",))
         else:
             yield Slot((index, "content"), part, ("text",))
-
-
-def read_usage(usage: Any) -> Usage:
-    """OpenAI's usage object. Where the total is more than its two parts (xAI, Gemini), the rest
-    is output: reasoning that was left out.
-    """
-    given = fields.count(usage, "prompt_tokens")
-    output = fields.count(usage, "completion_tokens")
-    total = fields.count(usage, "total_tokens")
-    if given is not None and output is not None and total is not None:
-        output = max(output, total - given)
-    cached = fields.count(usage, "prompt_tokens_details", "cached_tokens")
-    if cached is None:
-        cached = fields.count(usage, "prompt_cache_hit_tokens")
-    reasoning = fields.count(usage, "completion_tokens_details", "reasoning_tokens")
-    return Usage(given, output, reasoning, cached)
-
-
-def write_usage(usage: Usage) -> dict[str, Any]:
-    """OpenAI's usage object; what is unknown is left out of the sums."""
-    given, output = usage.input_tokens or 0, usage.output_tokens or 0
-    written: dict[str, Any] = {
-        "prompt_tokens": given,
-        "completion_tokens": output,
-        "total_tokens": given + output,
-    }
-    if usage.cached_tokens is not None:
-        written["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
-    if usage.reasoning_tokens is not None:
-        written["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
-    return written
 
 
 def texts(choices: Any, *names: str) -> Iterator[Slot]:
@@ -220,7 +189,7 @@ class ChatStream(SSEState):
         self._ended = True
         if reason != "cut":
             problem = fields.ending_error(error)
-            return sse.encode(fields.write_json(fields.openai_error(problem, {})))
+            return sse.encode(fields.write_json(openai_error(problem, {})))
         parts = [] if self._open else [self._chunk(0, {"role": "assistant", "content": ""}, None)]
         unfinished = [index for index, is_open in sorted(self._open.items()) if is_open]
         numbers = fields.figures(error)
@@ -264,7 +233,7 @@ class OpenAIChat:
             output_cap=fields.whole(body, cap_field) if cap_field else None,
             choices=fields.whole(body, "n") or 1,
             wants_usage=asked or not stream,
-            cap_field=cap_field or _CAPS[0 if deployment or _is_openai(model) else 1],
+            cap_field=cap_field or _CAPS[0 if deployment or is_openai(model) else 1],
         )
 
     def prompt(self, request: Request) -> Prompt:
@@ -303,8 +272,4 @@ class OpenAIChat:
 
     def refusal(self, error: StreamGuardError, numbers: Mapping[str, Any]) -> Mapping[str, Any]:
         """OpenAI's error object."""
-        return fields.openai_error(error, numbers)
-
-
-def _is_openai(model: str) -> bool:
-    return _OPENAI_MODEL.match(model.rsplit("/", 1)[-1]) is not None
+        return openai_error(error, numbers)

@@ -1,0 +1,64 @@
+"""What OpenAI's formats share: usage, errors, model names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from streamguard.errors import StreamGuardError
+from streamguard.protocols import fields
+from streamguard.usage import Usage
+
+_MODEL = re.compile(r"(?:ft:)?(?:gpt-|chatgpt-|codex-|o\d)", re.IGNORECASE)
+_TYPES = {400: "invalid_request_error", 413: "invalid_request_error", 415: "invalid_request_error",
+          429: "insufficient_quota"}  # fmt: skip
+
+
+def is_openai(model: str) -> bool:
+    """Whether a model is OpenAI's own by its name, behind a vendor prefix or not."""
+    return _MODEL.match(model.rsplit("/", 1)[-1]) is not None
+
+
+def read_usage(usage: Any) -> Usage:
+    """OpenAI's usage object. Where the total is more than its two parts (xAI, Gemini), the rest
+    is output: reasoning that was left out.
+    """
+    given = fields.count(usage, "prompt_tokens")
+    output = fields.count(usage, "completion_tokens")
+    total = fields.count(usage, "total_tokens")
+    if given is not None and output is not None and total is not None:
+        output = max(output, total - given)
+    cached = fields.count(usage, "prompt_tokens_details", "cached_tokens")
+    if cached is None:
+        cached = fields.count(usage, "prompt_cache_hit_tokens")
+    reasoning = fields.count(usage, "completion_tokens_details", "reasoning_tokens")
+    return Usage(given, output, reasoning, cached)
+
+
+def write_usage(usage: Usage) -> dict[str, Any]:
+    """OpenAI's usage object; what is unknown is left out of the sums."""
+    given, output = usage.input_tokens or 0, usage.output_tokens or 0
+    written: dict[str, Any] = {
+        "prompt_tokens": given,
+        "completion_tokens": output,
+        "total_tokens": given + output,
+    }
+    if usage.cached_tokens is not None:
+        written["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    if usage.reasoning_tokens is not None:
+        written["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    return written
+
+
+def openai_error(error: StreamGuardError, numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """OpenAI's error object with ``streamguard`` numbers beside its own fields."""
+    return {
+        "error": {
+            "message": error.message,
+            "type": _TYPES.get(error.http_status, "server_error"),
+            "param": None,
+            "code": error.http_code,
+            "streamguard": dict(numbers),
+        }
+    }
