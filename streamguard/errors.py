@@ -47,7 +47,8 @@ class StreamGuardError(Exception):
     ) -> None:
         """Keep the figures; ``resets_at`` is Unix seconds, ``retry_after`` seconds from now.
 
-        ``retry_after`` is ``None`` where waiting cannot help.
+        ``retry_after`` is ``None`` where waiting cannot help. ``components`` are the prompt's
+        tokens by component; ``grew`` is what each gained since the conversation's last call.
         """
         super().__init__(message)
         self.limit = limit
@@ -58,6 +59,8 @@ class StreamGuardError(Exception):
         self.retry_after = retry_after
         self.unit = unit
         self.components = dict(components or {})
+        self.grew: dict[str, int] = {}
+        self.limit_name: str | None = None
 
     @property
     def message(self) -> str:

@@ -62,7 +62,8 @@ class Usage:
 class UsageEvent:
     """One thing that happened to a guarded call. It never holds prompt or output text.
 
-    ``counted`` is what streamguard counted, ``reported`` what the provider said.
+    ``counted`` is what streamguard counted, ``reported`` what the provider said, ``charged``
+    what the budgets were charged.
     ``cost_nano_usd`` is in billionths of a US dollar. Durations are seconds. ``at`` is
     Unix seconds.
     """
@@ -75,6 +76,7 @@ class UsageEvent:
     endpoint: str | None = None
     counted: Usage = Usage()
     reported: Usage | None = None
+    charged: Usage | None = None
     method: Method | None = None
     cost_nano_usd: int | None = None
     output_limit: int | None = None

@@ -1,0 +1,91 @@
+"""One guarded request: the app runs in a scope that can be cancelled, and is settled once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import anyio
+
+from streamguard.asgi.body import replaced
+from streamguard.asgi.responder import Responder
+from streamguard.asgi.types import ASGIApp, Message, Receive, Scope, Send
+from streamguard.core.billing import Spent
+from streamguard.core.wire import StreamState
+from streamguard.guard.call import Call
+from streamguard.guard.context import current_call
+from streamguard.guard.settings import Settings
+
+
+class Exchange:
+    """Replays the body, watches for the client's leaving, cancels, settles."""
+
+    def __init__(
+        self,
+        call: Call,
+        settings: Settings,
+        receive: Receive,
+        send: Send,
+        state: Callable[[], StreamState] | None = None,
+    ) -> None:
+        self._call = call
+        self._settings = settings
+        self._receive = receive
+        self._app_scope = anyio.CancelScope()
+        self._responder = Responder(call, send, self._app_scope.cancel, state)
+        self._left = anyio.Event()
+        self._gone = False
+        self._body: bytes | None = None
+
+    async def run(self, app: ASGIApp, scope: Scope, body: bytes) -> None:
+        """Run the app on ``body`` and settle its call, whatever happens."""
+        self._body = body
+        failure: Exception | None = None
+        token = current_call.set(self._call)
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._watch)
+                with self._app_scope:
+                    try:
+                        await app(replaced(scope, body), self._replay, self._responder.send)
+                    except Exception as error:  # noqa: BLE001 - raised again below, ungrouped
+                        failure = error
+                group.cancel_scope.cancel()
+        finally:
+            current_call.reset(token)
+            await self._call.finish(self._spent(failure))
+        if failure is not None and not self._responder.done:
+            raise failure
+
+    async def _replay(self) -> Message:
+        """The app's ``receive``: the body once, then the client's leaving."""
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if self._responder.done:
+            self._left.set()
+            return
+        self._gone = True
+        if self._settings.on_disconnect == "drain":
+            await anyio.sleep(self._settings.drain_seconds)
+        self._left.set()
+        self._app_scope.cancel()
+
+    def _spent(self, failure: Exception | None) -> Spent:
+        responder = self._responder
+        spent = replace(responder.spent(), status=responder.status)
+        if responder.cut:
+            return spent
+        if not responder.billed:
+            return replace(spent, outcome="error_response", billed=False)
+        if self._gone:
+            return replace(spent, outcome="disconnected")
+        if failure is not None:
+            return replace(spent, outcome="app_error", billed=responder.status is not None)
+        return spent if responder.done else replace(spent, outcome="cancelled")

@@ -1,0 +1,256 @@
+"""The pure-ASGI middleware: which requests are guarded, and what refused clients get."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from streamguard.asgi.body import ClientGone, encoded, header, read_body
+from streamguard.asgi.exchange import Exchange
+from streamguard.asgi.types import ASGIApp, Message, Receive, Scope, Send
+from streamguard.core.strict_json import dumps, loads
+from streamguard.core.wire import StreamState, WireProtocol
+from streamguard.errors import ConfigurationError, ProtocolError, StreamGuardError
+from streamguard.guard.context import identity_source
+from streamguard.guard.engine import Engine, new_request_id
+from streamguard.guard.numbers import refusal_headers, refusal_numbers
+from streamguard.identity import ANONYMOUS, Identity
+from streamguard.protocols import normal_path, protocol_for_path, protocol_named, stream_named
+
+Identify = Callable[[Scope], Identity | Awaitable[Identity]]
+Unlisted = Literal["detect", "pass", "deny"]
+
+MAX_BODY = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How one path is guarded.
+
+    Attributes:
+        protocol: the request's wire format, such as "openai_chat"; ``None`` exempts the path.
+        response: the stream's wire format where it differs, such as "ai_sdk" or "plain".
+    """
+
+    protocol: str | None
+    response: str | None = None
+
+
+class StreamGuardMiddleware:
+    """Guards an ASGI app's model endpoints. Holds configuration only.
+
+    ``identify(scope)`` says who is charged, from what the app's own authentication proved;
+    mount the middleware inside the authentication. ``routes`` adds paths to the well-known
+    ones (``{"/chat": "openai_chat", "/internal": None}``). ``unlisted`` is what happens to
+    other POSTs: "detect" guards bodies that are model requests by their shape, "pass" lets all
+    through, "deny" refuses them. ``max_body`` is in bytes.
+
+    Raises:
+        ConfigurationError: a route names an unknown protocol.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        guard: Engine,
+        identify: Identify | None = None,
+        routes: Mapping[str, str | Route | None] | None = None,
+        unlisted: Unlisted = "detect",
+        max_body: int = MAX_BODY,
+    ) -> None:
+        self.app = app
+        self.guard = guard
+        self.identify = identify
+        self.unlisted = unlisted
+        self.max_body = max_body
+        self._routes = {normal_path(path): _route(given) for path, given in (routes or {}).items()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Guard one connection."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket" and self._refuses_websocket(scope):
+            await receive()
+            await send({"type": "websocket.close", "code": 1008, "reason": "not guarded"})
+        else:
+            await self.app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        token = identity_source.set(_Once(self.identify, scope))
+        try:
+            route = self._route(scope)
+            if scope["method"] != "POST" or (route.protocol is None and route is not _UNLISTED):
+                await self.app(scope, receive, send)
+            elif route is _UNLISTED:
+                await self._unlisted(scope, receive, send)
+            else:
+                await self._guarded(scope, receive, send, route)
+        finally:
+            identity_source.reset(token)
+
+    def _route(self, scope: Scope) -> Route:
+        path = normal_path(_path(scope))
+        if path in self._routes:
+            return self._routes[path]
+        protocol = protocol_for_path(_path(scope))
+        return _UNLISTED if protocol is None else Route(protocol.name)
+
+    def _refuses_websocket(self, scope: Scope) -> bool:
+        path = normal_path(_path(scope))
+        return self.unlisted == "deny" or path.endswith(("/realtime", "/responses"))
+
+    async def _unlisted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.unlisted == "deny":
+            message = (
+                f"POST {_path(scope)[:200]} is not guarded and denied by policy; list it in routes="
+            )
+            await _refuse(send, protocol_named("openai_chat"), ProtocolError(message))
+        elif self.unlisted == "detect" and _is_json(scope):
+            await self._detect(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _detect(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Guard a POST whose body is a model request by its shape; replay any other."""
+        seen: list[Message] = []
+        size, more = 0, True
+        while more and size <= self.max_body:
+            message = await receive()
+            seen.append(message)
+            size += len(message.get("body", b""))
+            more = message["type"] == "http.request" and message.get("more_body", False)
+        body = b"".join(message.get("body", b"") for message in seen)
+        replay = _replaying(seen, receive)
+        if not more and _looks_like_chat(body):
+            await self._guarded(scope, replay, send, Route("openai_chat"))
+        else:
+            await self.app(scope, replay, send)
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send, route: Route) -> None:
+        protocol = protocol_named(route.protocol or "")
+        request_id = new_request_id()
+        try:
+            body = await read_body(scope, receive, self.max_body)
+            subject = await self.guard.subject(
+                loads(body), path=_path(scope), protocol=protocol, request_id=request_id
+            )
+            call = await self.guard.begin(subject)
+        except ClientGone:
+            return
+        except StreamGuardError as error:
+            await _refuse(send, protocol, error, request_id)
+            return
+        state = _state(route.response)
+        exchange = Exchange(call, self.guard.settings, receive, send, state)
+        await exchange.run(self.app, scope, dumps(call.body) if call.changed else body)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def opening() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self.guard.open()
+            return message
+
+        async def closing(message: Message) -> None:
+            if message["type"].startswith("lifespan.shutdown."):
+                await self.guard.close()
+            await send(message)
+
+        await self.app(scope, opening, closing)
+
+
+_UNLISTED = Route(None)
+
+
+class _Once:
+    """Asks ``identify`` at most once a request, when somebody must be charged."""
+
+    def __init__(self, identify: Identify | None, scope: Scope) -> None:
+        self._identify = identify
+        self._scope = scope
+        self._found: Identity | None = None
+
+    async def __call__(self) -> Identity:
+        if self._identify is None:
+            return ANONYMOUS
+        if self._found is None:
+            found = self._identify(self._scope)
+            self._found = await found if inspect.isawaitable(found) else found
+        return self._found
+
+
+async def _refuse(
+    send: Send, protocol: WireProtocol, error: StreamGuardError, request_id: str | None = None
+) -> None:
+    body = dumps(protocol.refusal(error, refusal_numbers(error)))
+    headers = [
+        ("content-type", "application/json"),
+        ("content-length", str(len(body))),
+        *refusal_headers(error, request_id or new_request_id()),
+    ]
+    await send(
+        {
+            "type": "http.response.start",
+            "status": error.http_status,
+            "headers": encoded(headers),
+        }
+    )
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _route(given: str | Route | None) -> Route:
+    route = given if isinstance(given, Route) else Route(given)
+    try:
+        if route.protocol is not None:
+            protocol_named(route.protocol)
+        if route.response is not None:
+            stream_named(route.response)
+    except KeyError as error:
+        raise ConfigurationError(f"routes= names an unknown protocol: {error}") from error
+    return route
+
+
+def _state(name: str | None) -> Callable[[], StreamState] | None:
+    return None if name is None else stream_named(name)
+
+
+def _path(scope: Scope) -> str:
+    """The path with the mount prefix taken off, as the app's router sees it."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    return path.removeprefix(root) if root else path
+
+
+def _is_json(scope: Scope) -> bool:
+    kind = (header(scope["headers"], b"content-type") or b"").lower()
+    return not kind or b"json" in kind
+
+
+def _looks_like_chat(body: bytes) -> bool:
+    if b'"messages"' not in body and b"\\u" not in body:
+        return False
+    try:
+        given: Mapping[str, Any] = loads(body)
+    except ProtocolError:
+        return False
+    messages = given.get("messages")
+    return (
+        isinstance(given.get("model"), str)
+        and isinstance(messages, list)
+        and any(isinstance(message, dict) and "role" in message for message in messages)
+    )
+
+
+def _replaying(seen: list[Message], receive: Receive) -> Receive:
+    waiting = iter(seen)
+
+    async def replay() -> Message:
+        message = next(waiting, None)
+        return await receive() if message is None else message
+
+    return replay

@@ -1,0 +1,49 @@
+"""From what was counted and what was reported to what is charged. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from streamguard.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """How a call ended and what it used.
+
+    Attributes:
+        outcome: completed, cut, disconnected, app_error, upstream_error, cancelled, ….
+        counted: what streamguard counted of the output.
+        reported: what the provider said; unknown fields are ``None``.
+        billed: False when the provider does not bill the call (it answered with an error).
+        status: the HTTP status of the response, where there was one.
+        first_token: seconds from the call's start to its first output.
+    """
+
+    outcome: str
+    counted: Usage = Usage()
+    reported: Usage = Usage()
+    billed: bool = True
+    status: int | None = None
+    first_token: float | None = None
+
+
+def charge(input_tokens: int, spent: Spent, *, exact: bool) -> Usage:
+    """The usage to settle: the provider's word where it gave it, else the count.
+
+    An output seen is never refunded: where the tokenizer is the model's own, the larger of
+    counted and reported counts. A reported zero is a zero, not an unknown.
+    """
+    if not spent.billed:
+        return Usage(0, 0, 0, 0)
+    counted, reported = spent.counted, spent.reported
+    seen = counted.output_tokens or 0
+    output = seen if reported.output_tokens is None else reported.output_tokens
+    if exact or spent.outcome != "completed":
+        output = max(output, seen)
+    return Usage(
+        input_tokens=input_tokens if reported.input_tokens is None else reported.input_tokens,
+        output_tokens=output,
+        reasoning_tokens=reported.reasoning_tokens,
+        cached_tokens=reported.cached_tokens,
+    )

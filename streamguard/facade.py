@@ -1,0 +1,92 @@
+"""``Guard``: the one object a user configures."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from streamguard.catalog import Catalog
+from streamguard.guard.config import read_config
+from streamguard.guard.engine import Engine
+from streamguard.guard.settings import Settings
+from streamguard.identity import Identity
+from streamguard.limits import Limit
+from streamguard.sinks.base import Sink
+from streamguard.stores.base import Store
+
+if TYPE_CHECKING:
+    from streamguard.client.stream import GuardedStream
+    from streamguard.guard.settings import LimitSource
+
+Client = TypeVar("Client")
+Item = TypeVar("Item")
+
+
+class Guard(Engine):
+    """Budgets, the store that holds them, and who is told.
+
+    ::
+
+        guard = Guard(limits=[Limit(tokens=100_000, per="day", scope=("tenant",))])
+        client = guard.wrap(AsyncOpenAI())
+
+    An async context manager; without one, the first call opens the store. ``limits`` are the
+    budgets, or a callable that looks them up for an identity and a model. ``store`` is a Store
+    or a URL ("memory://", "sqlite:///budgets.db", "redis://…"). Every other setting is a field
+    of ``Settings``.
+    """
+
+    def __init__(
+        self,
+        limits: Sequence[Limit] | LimitSource = (),
+        *,
+        store: Store | str = "memory://",
+        catalog: Catalog | None = None,
+        sinks: Sequence[Sink] | None = None,
+        **settings: Any,
+    ) -> None:
+        """Raise ``ConfigurationError`` for a figure that cannot work."""
+        super().__init__(
+            Settings(limits=limits if callable(limits) else tuple(limits), **settings),
+            store=store,
+            catalog=catalog,
+            sinks=sinks,
+        )
+
+    @classmethod
+    def from_config(cls, path: str | Path) -> Self:
+        """A guard as a TOML file describes it.
+
+        Raises:
+            ConfigurationError: the file cannot be read or a key in it is wrong.
+        """
+        return cls(**read_config(Path(path)))
+
+    def wrap(self, client: Client, *, identity: Identity | None = None) -> Client:
+        """A client of the same type whose every HTTP call is guarded, SDK retries included.
+
+        ``client`` itself stays as it is. Without ``identity`` the running request's is charged.
+        """
+        from streamguard.client.wrap import wrap
+
+        return wrap(self, client, identity)
+
+    def stream(
+        self,
+        source: AsyncIterable[Item],
+        *,
+        model: str,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        identity: Identity | None = None,
+        **request: Any,
+    ) -> GuardedStream[Item]:
+        """Guard any async iterator of SDK chunks or of text.
+
+        The result is an async context manager and an async iterator; closing it closes
+        ``source``. ``request`` takes what else the request says (``max_tokens=``, ``tools=``).
+        """
+        from streamguard.client.stream import GuardedStream
+
+        body = {"model": model, "messages": list(messages or ()), "stream": True, **request}
+        return GuardedStream(self, source, body, identity)

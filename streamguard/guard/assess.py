@@ -1,0 +1,119 @@
+"""One request on its way to a decision: parsed, counted, held against the budgets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from streamguard.core.accounts import Balance, Refusal
+from streamguard.core.admission import Ask, Rates, Terms, shown
+from streamguard.core.prompt import PromptCount
+from streamguard.core.wire import Request, WireProtocol
+from streamguard.errors import WindowBudgetExceededError
+from streamguard.guard.settings import Settings
+from streamguard.identity import Identity
+from streamguard.limits import Limit, Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Which request this is and whom it is charged to."""
+
+    request_id: str
+    protocol: WireProtocol
+    request: Request
+    identity: Identity
+    endpoint: str
+
+    def scope(self) -> dict[str, str]:
+        """The value of every scope dimension; unknown is the empty string."""
+        return {
+            "tenant": self.identity.tenant or "",
+            "user": self.identity.user or "",
+            "feature": self.identity.feature or "",
+            "model": self.request.model,
+            "endpoint": self.endpoint,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """A request that its per-request budgets and the context window allow."""
+
+    subject: Subject
+    count: PromptCount
+    rates: Rates
+    terms: Terms
+
+    @property
+    def input_tokens(self) -> int:
+        """The prompt's tokens."""
+        return self.count.input_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What ``guard.preflight`` answers for a request that may be sent.
+
+    Attributes:
+        count: the prompt's tokens, method, margin and components.
+        output_limit: output tokens that all choices together may produce.
+        context_window: tokens the model takes, ``None`` when unknown.
+        balances: limit name to its account as it stands.
+    """
+
+    count: PromptCount
+    output_limit: int
+    context_window: int | None
+    balances: dict[str, Balance]
+
+    @property
+    def input_tokens(self) -> int:
+        """The prompt's tokens."""
+        return self.count.input_tokens
+
+
+def ask_for(request: Request, count: PromptCount, settings: Settings) -> Ask:
+    """What the request wants, by its own cap and the guard's policy."""
+    return Ask(
+        count=count,
+        cap=settings.output_cap(request) if request.produces_output else 0,
+        reserve=settings.reserve_for(request.model),
+        choices=request.choices if request.produces_output else 0,
+        least=settings.min_output,
+    )
+
+
+def window_error(
+    refusal: Refusal, limit: Limit, scope: dict[str, str]
+) -> WindowBudgetExceededError:
+    """The error for a window that has too little left, with what to do next."""
+    balance, unit = refusal.balance, limit.unit
+    values: dict[str, Any] = {key: scope.get(key, "") for key in limit.scope}
+    message = (
+        f"budget {limit.name!r} is exhausted: {_say(unit, balance.used)} used and "
+        f"{_say(unit, balance.held)} held of {_say(unit, balance.capacity)}; this call needs at "
+        f"least {_say(unit, refusal.needed)}. {_advice(refusal)}"
+    )
+    error = WindowBudgetExceededError(
+        message,
+        limit=shown(unit, balance.capacity),
+        used=shown(unit, balance.used + balance.held),
+        requested=shown(unit, refusal.needed),
+        scope=values,
+        resets_at=balance.resets_at if refusal.retry_after is not None else None,
+        retry_after=refusal.retry_after,
+        unit=unit,
+    )
+    error.limit_name = limit.name
+    return error
+
+
+def _advice(refusal: Refusal) -> str:
+    if refusal.retry_after is None:
+        return "It can never fit this budget: shorten the request or raise the limit."
+    return f"Try again in {max(1, round(refusal.retry_after))} s or raise the limit."
+
+
+def _say(unit: Unit, amount: int) -> str:
+    return f"${shown(unit, amount):f}" if unit == "cost" else f"{amount:,}"

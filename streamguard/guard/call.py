@@ -1,0 +1,197 @@
+"""One guarded call from its reservation to its one settle."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from streamguard.core.accounts import Grant
+from streamguard.core.admission import amounts
+from streamguard.core.billing import Spent, charge
+from streamguard.core.fund import Draw, Fund
+from streamguard.core.streams import StreamMeter
+from streamguard.core.tokens import Tokenizer
+from streamguard.core.wire import StreamState
+from streamguard.errors import StreamGuardError
+from streamguard.guard.assess import Assessment
+from streamguard.guard.numbers import admitted_headers
+from streamguard.tokenizers import tokenizer_for_model
+from streamguard.usage import Usage
+
+if TYPE_CHECKING:
+    from streamguard.guard.engine import Engine
+
+
+class Call:
+    """What the shells hold while a call runs. ``finish`` settles exactly once.
+
+    Attributes:
+        assessment: the request and its count.
+        allowance: output tokens all choices together may produce.
+        body: the body to send: the client's own object when nothing had to change.
+        fund: what the reservation holds, for calls made inside this one.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        assessment: Assessment,
+        grant: Grant,
+        *,
+        outer: Call | None = None,
+        drawn: Draw | None = None,
+    ) -> None:
+        """Start the clock and the heartbeat of the hold."""
+        self._engine = engine
+        self.assessment = assessment
+        self.grant = grant
+        self.allowance = grant.output + (drawn.output_tokens if drawn else 0)
+        self.fund = Fund(assessment.input_tokens, self.allowance)
+        self.body = self._rewritten()
+        self._outer = outer
+        self._drawn = drawn
+        self._finished = False
+        self._began = time.monotonic()
+        self._timer: asyncio.TimerHandle | None = None
+        if assessment.terms.demands:
+            self._schedule_renew()
+
+    @property
+    def request_id(self) -> str:
+        """The reservation's id."""
+        return self.assessment.subject.request_id
+
+    @property
+    def _model(self) -> str:
+        return self.assessment.subject.request.model
+
+    @property
+    def finished(self) -> bool:
+        """Whether the call is settled."""
+        return self._finished
+
+    @property
+    def changed(self) -> bool:
+        """Whether ``body`` differs from what the client sent."""
+        return self.body is not self.assessment.subject.request.body
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the reservation."""
+        return time.monotonic() - self._began
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the call's model."""
+        return tokenizer_for_model(self._model).tokenizer
+
+    def meter(self, state: StreamState | None = None) -> StreamMeter:
+        """A meter for the response stream, in the request's own wire format by default."""
+        subject = self.assessment.subject
+        return StreamMeter(
+            state or subject.protocol.stream(subject.request), self.tokenizer, self.allowance
+        )
+
+    def headers(self) -> list[tuple[str, str]]:
+        """The ``x-streamguard-*`` headers of an admitted call."""
+        return admitted_headers(self)
+
+    def started(self, status: int) -> None:
+        """Tell that the response began."""
+        self._engine.teller.tell(
+            "started", self.assessment.subject, status=status, duration=self.elapsed
+        )
+
+    def learn_oversized(self, error: StreamGuardError) -> None:
+        """Remember that the provider itself refused this request as oversized."""
+        self._engine.learn_oversized(self.assessment, error)
+
+    async def finish(self, spent: Spent) -> Usage:
+        """Settle what was used, or release the hold of a call that was not billed.
+
+        Only the first call has an effect. Safe under cancellation: the store is asked in a
+        shielded scope, and asked again later when it is out of reach.
+        """
+        if self._finished:
+            return Usage()
+        self._finished = True
+        if self._timer is not None:
+            self._timer.cancel()
+        usage = self._usage(spent)
+        try:
+            await self._close(self._own_part(usage), usage, billed=spent.billed)
+        finally:
+            cost = self._engine.catalog.cost_nano(self._model, usage)
+            self._engine.teller.ended(self.assessment, spent, usage, cost, self.elapsed)
+        return usage
+
+    def _usage(self, spent: Spent) -> Usage:
+        exact = tokenizer_for_model(self._model).exact
+        usage = charge(self.assessment.input_tokens, spent, exact=exact)
+        if not self.fund.joined:
+            return usage
+        # Inner calls know what the provider billed; what was streamed on may hold less or more.
+        inner = self.fund.committed
+        return replace(
+            usage,
+            input_tokens=inner.input_tokens or usage.input_tokens,
+            output_tokens=max(inner.output_tokens, usage.output_tokens or 0)
+            if spent.billed
+            else inner.output_tokens,
+        )
+
+    def _own_part(self, usage: Usage) -> Draw:
+        """What this call's own reservation is charged, after its share of an outer one."""
+        used = Draw(usage.input_tokens or 0, usage.output_tokens or 0)
+        if self._outer is None or self._drawn is None:
+            return used
+        if not self.assessment.terms.demands:
+            self._outer.fund.put_back(self._drawn, used)
+            return Draw(0, 0)
+        shared = Draw(*(min(*pair) for pair in zip(used, self._drawn, strict=True)))
+        self._outer.fund.put_back(self._drawn, shared)
+        return Draw(used[0] - shared[0], used[1] - shared[1])
+
+    async def _close(self, own: Draw, usage: Usage, *, billed: bool) -> None:
+        terms = self.assessment.terms
+        if not terms.demands:
+            return
+        if not billed and own == (0, 0):
+            await self._engine.books.release(self.request_id)
+            return
+        usage = replace(usage, input_tokens=own.input_tokens, output_tokens=own.output_tokens)
+        charged = amounts(
+            terms.limits,
+            own.input_tokens,
+            own.output_tokens,
+            self._engine.catalog.cost_nano(self._model, usage),
+            requests=0 if self._outer else 1,
+        )
+        await self._engine.books.settle(self.request_id, charged)
+
+    def _rewritten(self) -> Mapping[str, Any]:
+        subject = self.assessment.subject
+        cap = None
+        if subject.request.produces_output:
+            cap = max(1, self.allowance // subject.request.choices)
+        return subject.protocol.rewrite(subject.request, cap)
+
+    def _schedule_renew(self) -> None:
+        delay = self._engine.settings.hold_ttl / 3
+        # A weak reference: a call that was dropped without finish must not renew for ever.
+        self._timer = asyncio.get_running_loop().call_later(delay, _renew, weakref.ref(self))
+
+    def renew(self) -> None:
+        """Heartbeat of the hold, in the background."""
+        self._engine.books.renew(self.request_id)
+        self._schedule_renew()
+
+
+def _renew(reference: weakref.ref[Call]) -> None:
+    call = reference()
+    if call is not None and not call.finished:
+        call.renew()

@@ -1,0 +1,28 @@
+"""What a guarded request hands to the code that runs inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from streamguard.identity import ANONYMOUS, Identity
+
+if TYPE_CHECKING:
+    from streamguard.guard.call import Call
+
+IdentitySource = Callable[[], Awaitable[Identity]]
+
+current_call: ContextVar[Call | None] = ContextVar("streamguard_call", default=None)
+"""The call that the middleware guards around this code: wrapped clients join it."""
+
+identity_source: ContextVar[IdentitySource | None] = ContextVar(
+    "streamguard_identity", default=None
+)
+"""Who the running HTTP request belongs to, asked only when something is charged."""
+
+
+async def current_identity() -> Identity:
+    """The identity of the HTTP request around this code, anonymous outside one."""
+    source = identity_source.get()
+    return ANONYMOUS if source is None else await source()

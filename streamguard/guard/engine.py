@@ -1,0 +1,208 @@
+"""Preflight, reserve, settle: the one object all shells share."""
+
+from __future__ import annotations
+
+import inspect
+import uuid
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from streamguard.catalog import Catalog
+from streamguard.core.accounts import Grant, Refusal
+from streamguard.core.admission import Rates
+from streamguard.core.admission import terms as terms_of
+from streamguard.core.wire import Request, WireProtocol
+from streamguard.errors import (
+    OversizedRetryError,
+    ProtocolError,
+    StreamGuardError,
+)
+from streamguard.guard.assess import Assessment, Preflight, Subject, ask_for, window_error
+from streamguard.guard.bookkeeper import Bookkeeper
+from streamguard.guard.call import Call
+from streamguard.guard.context import current_call, current_identity
+from streamguard.guard.counter import PromptCounter
+from streamguard.guard.joining import join
+from streamguard.guard.refusals import Refusals
+from streamguard.guard.settings import Settings
+from streamguard.guard.teller import Teller
+from streamguard.identity import Identity
+from streamguard.limits import Limit
+from streamguard.protocols import protocol_for_path
+from streamguard.sinks.base import Sink
+from streamguard.sinks.structlog import StructlogSink
+from streamguard.stores import open_store
+from streamguard.stores.base import Store
+from streamguard.tokenizers import warm_up
+
+CHAT = "/v1/chat/completions"
+
+
+class Engine:
+    """Preflight → reserve → settle over one store, one catalog and some sinks.
+
+    Use it as an async context manager, or let the first call open it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: Store | str = "memory://",
+        catalog: Catalog | None = None,
+        sinks: Sequence[Sink] | None = None,
+    ) -> None:
+        """``store`` is a Store or its URL; ``sinks`` default to structlog."""
+        self.settings = settings
+        self.catalog = catalog or Catalog()
+        self.teller = Teller([StructlogSink()] if sinks is None else sinks)
+        self.books = Bookkeeper(open_store(store), settings, self.teller.store_error)
+        self.counter = PromptCounter()
+        self._refusals = Refusals()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Open the store and load the newest tokenizer; later calls cost nothing."""
+        await self.books.open()
+        await warm_up()
+
+    async def close(self) -> None:
+        """Wait for settles under way and close the store."""
+        await self.books.close()
+
+    async def preflight(
+        self,
+        request_body: Mapping[str, Any],
+        identity: Identity | None = None,
+        *,
+        path: str = CHAT,
+    ) -> Preflight:
+        """Count a request and decide on it, without holding anything or sending it.
+
+        Raises:
+            StreamGuardError: the refusal that sending it would meet.
+        """
+        subject = await self.subject(request_body, path=path, identity=identity)
+        assessment = await self._assess(subject)
+        await self.open()
+        balances = await self.books.balances(assessment.terms.demands)
+        names = [limit.name for limit in assessment.terms.limits]
+        return Preflight(
+            count=assessment.count,
+            output_limit=assessment.terms.want,
+            context_window=assessment.rates.context_window,
+            balances=dict(zip(names, balances, strict=True)),
+        )
+
+    async def subject(
+        self,
+        body: Mapping[str, Any],
+        *,
+        path: str,
+        identity: Identity | None = None,
+        protocol: WireProtocol | None = None,
+        request_id: str | None = None,
+    ) -> Subject:
+        """Parse a request body.
+
+        Raises:
+            ProtocolError: the path or the body is of no known form.
+        """
+        wire = protocol or protocol_for_path(path)
+        if wire is None:
+            message = f"{path!r} is no endpoint streamguard knows; name its protocol in routes="
+            raise ProtocolError(message)
+        return Subject(
+            request_id=request_id or new_request_id(),
+            protocol=wire,
+            request=wire.parse(body, path),
+            identity=identity or await current_identity(),
+            endpoint=path,
+        )
+
+    async def begin(self, subject: Subject) -> Call:
+        """Preflight and reserve. Inside a guarded request, join its reservation.
+
+        Raises:
+            StreamGuardError: the refusal; nothing is held then.
+        """
+        assessment = await self._assess(subject)
+        outer = current_call.get()
+        drawn = None
+        if outer is None or outer.finished:
+            outer = None
+        else:
+            drawn, assessment = join(assessment, outer)
+        await self.open()
+        try:
+            grant = await self._reserve(assessment)
+        except BaseException as error:
+            if outer is not None and drawn is not None:
+                outer.fund.put_back(drawn, type(drawn)(0, 0))
+            if isinstance(error, StreamGuardError):
+                self._refused(subject, error)
+            raise
+        call = Call(self, assessment, grant, outer=outer, drawn=drawn)
+        self.teller.admitted(assessment, call.allowance)
+        return call
+
+    def learn_oversized(self, assessment: Assessment, error: StreamGuardError) -> None:
+        """Remember that the provider refused this request as oversized."""
+        self._refusals.remember(assessment.subject.request.body, error, assessment.terms.limits)
+
+    async def _reserve(self, assessment: Assessment) -> Grant:
+        subject, terms = assessment.subject, assessment.terms
+        decision = await self.books.reserve(subject.request_id, terms)
+        if isinstance(decision, Refusal):
+            raise window_error(decision, terms.limits[decision.which], subject.scope())
+        return decision
+
+    async def _assess(self, subject: Subject) -> Assessment:
+        request = subject.request
+        limits = await self._limits(subject.identity, request.model)
+        grew: dict[str, int] = {}
+        try:
+            self._refusals.check(request.body, limits)
+            prompt = subject.protocol.prompt(request)
+            count = await self.counter.count(prompt, request.model)
+            grew = self._refusals.grew(prompt, count, subject.identity)
+            rates = self._rates(request)
+            ask = ask_for(request, count, self.settings)
+            terms = terms_of(ask, limits, subject.scope(), rates)
+        except StreamGuardError as error:
+            error.grew = grew
+            self._refusals.remember(request.body, error, limits)
+            self._refused(subject, error)
+            raise
+        return Assessment(subject, count, rates, terms)
+
+    def _refused(self, subject: Subject, error: StreamGuardError) -> None:
+        self.teller.refused(subject, error, repeated=isinstance(error, OversizedRetryError))
+
+    async def _limits(self, identity: Identity, model: str) -> Sequence[Limit]:
+        limits = self.settings.limits
+        if not callable(limits):
+            return limits
+        found = limits(identity, model)
+        return await found if inspect.isawaitable(found) else found
+
+    def _rates(self, request: Request) -> Rates:
+        info = self.catalog.model_info(request.model)
+        return Rates(info.context_window, info.input_rate, info.output_rate)
+
+
+def new_request_id() -> str:
+    """A random id for one reservation."""
+    return f"sg-{uuid.uuid4().hex}"

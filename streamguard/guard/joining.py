@@ -1,0 +1,47 @@
+"""A call inside a guarded request: what it takes of the outer reservation, what it lacks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from streamguard.core.admission import Ask, Terms, demand
+from streamguard.core.fund import Draw
+from streamguard.guard.assess import Assessment
+from streamguard.guard.call import Call
+
+
+def join(assessment: Assessment, outer: Call) -> tuple[Draw, Assessment]:
+    """Draw what the outer call holds; the assessment returned asks only for the shortage.
+
+    The first inner call is the one the outer request stands for: its output is held to the
+    outer allowance. Later ones (an agent's further steps) reserve what the outer call no
+    longer covers.
+    """
+    terms = assessment.terms
+    first = not outer.fund.joined
+    drawn = outer.fund.draw(assessment.input_tokens, terms.want)
+    lacking = Draw(assessment.input_tokens - drawn.input_tokens, terms.want - drawn.output_tokens)
+    if first and drawn.output_tokens >= terms.least:
+        lacking = Draw(lacking.input_tokens, 0)
+    return drawn, replace(assessment, terms=_terms(assessment, drawn, lacking))
+
+
+def _terms(assessment: Assessment, drawn: Draw, lacking: Draw) -> Terms:
+    terms = assessment.terms
+    if lacking == (0, 0):
+        return Terms(want=0, least=0)
+    ask = Ask(
+        count=replace(assessment.count, input_tokens=lacking.input_tokens),
+        cap=lacking.output_tokens,
+        reserve=0,
+        choices=1 if lacking.output_tokens else 0,
+        requests=0,
+    )
+    scope = assessment.subject.scope()
+    limits = tuple(limit for limit in terms.limits if limit.unit not in ("requests", "concurrency"))
+    return Terms(
+        want=lacking.output_tokens,
+        least=max(0, terms.least - drawn.output_tokens) if lacking.output_tokens else 0,
+        demands=tuple(demand(limit, ask, scope, assessment.rates) for limit in limits),
+        limits=limits,
+    )

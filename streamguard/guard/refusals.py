@@ -1,0 +1,58 @@
+"""What makes a refusal useful: which part grew, and that it is not sent twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from streamguard.core.growth import GrowthMemory, conversation_key
+from streamguard.core.oversized import OversizedMemory, fingerprint
+from streamguard.core.prompt import Prompt, PromptCount
+from streamguard.errors import (
+    BudgetExceededError,
+    ContextWindowExceededError,
+    OversizedRetryError,
+    StreamGuardError,
+    WindowBudgetExceededError,
+)
+from streamguard.identity import Identity
+from streamguard.limits import Limit
+
+
+class Refusals:
+    """Remembers oversized requests and how conversations grow. Digests and figures only."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """``clock`` is monotonic seconds."""
+        self._oversized = OversizedMemory()
+        self._growth = GrowthMemory()
+        self._clock = clock
+
+    def check(self, body: Mapping[str, Any], limits: Sequence[Limit]) -> None:
+        """Refuse a request that was refused as oversized before.
+
+        Raises:
+            OversizedRetryError: with the first refusal's figures, status and code.
+        """
+        if not len(self._oversized):
+            return
+        first = self._oversized.recall(fingerprint(body), limits, self._clock())
+        if first is not None:
+            message = f"refused before and sent again unchanged: {first.message}"
+            raise OversizedRetryError(message, first=first) from first
+
+    def remember(
+        self, body: Mapping[str, Any], error: StreamGuardError, limits: Sequence[Limit]
+    ) -> None:
+        """Keep a refusal that no retry can change; others are not kept."""
+        if isinstance(error, WindowBudgetExceededError):
+            return
+        if isinstance(error, (ContextWindowExceededError, BudgetExceededError)):
+            limit = next((one for one in limits if one.name == error.limit_name), None)
+            self._oversized.remember(fingerprint(body), error, limit, self._clock())
+
+    def grew(self, prompt: Prompt, count: PromptCount, identity: Identity) -> dict[str, int]:
+        """Tokens each component gained since this conversation's last call."""
+        owner = f"{identity.tenant}\x00{identity.user}"
+        return self._growth.compare(conversation_key(prompt, owner), count.components)

@@ -1,0 +1,80 @@
+"""What a guard can be set to, in one frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from streamguard.core.wire import Request
+from streamguard.errors import ConfigurationError
+from streamguard.identity import Identity
+from streamguard.limits import Limit
+
+LimitSource = Callable[[Identity, str], Sequence[Limit] | Awaitable[Sequence[Limit]]]
+"""Looks limits up when a call comes: (identity, model) to limits; plans change at run time."""
+
+OnDisconnect = Literal["cancel", "drain"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Policies of a guard.
+
+    Attributes:
+        limits: the budgets, or a callable that looks them up for an identity and a model.
+        reserve_output: output tokens reserved for a choice when the request sets no cap.
+        reserve_reasoning: the same for models that think before they answer.
+        min_output: output tokens a choice must be able to get, else the call is refused.
+        hold_ttl: seconds after which the hold of a crashed worker comes back.
+        store_timeout: seconds the guard waits for the store.
+        on_disconnect: stop the call when its client leaves, or let it finish.
+        drain_seconds: how long a call may go on after its client left.
+    """
+
+    limits: Sequence[Limit] | LimitSource = ()
+    reserve_output: int = 4_096
+    reserve_reasoning: int = 16_384
+    min_output: int = 1
+    hold_ttl: float = 120.0
+    store_timeout: float = 2.0
+    on_disconnect: OnDisconnect = "cancel"
+    drain_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Refuse figures that cannot work."""
+        for name in ("reserve_output", "reserve_reasoning", "min_output"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                message = f"{name}={value!r} must be a whole number of tokens, at least 1"
+                raise ConfigurationError(message)
+        for name in ("hold_ttl", "store_timeout", "drain_seconds"):
+            if not getattr(self, name) > 0:
+                message = f"{name}={getattr(self, name)!r} must be more than 0 seconds"
+                raise ConfigurationError(message)
+        if not callable(self.limits):
+            _check_names(self.limits)
+
+    def output_cap(self, request: Request) -> int:
+        """The client's own cap for a choice, or the policy's reserve."""
+        if request.output_cap is not None:
+            return request.output_cap
+        return self.reserve_for(request.model)
+
+    def reserve_for(self, model: str) -> int:
+        """Output tokens reserved for a choice of this model by policy."""
+        return self.reserve_reasoning if is_reasoning(model) else self.reserve_output
+
+
+def is_reasoning(model: str) -> bool:
+    """Whether the model spends hidden tokens on thinking, by its name."""
+    name = model.rsplit("/", 1)[-1]
+    return name.startswith(("o1", "o3", "o4", "gpt-5", "gpt-6", "deepseek-reasoner"))
+
+
+def _check_names(limits: Sequence[Limit]) -> None:
+    names = [limit.name for limit in limits]
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        message = f"limits share the names {double}; give each its own name="
+        raise ConfigurationError(message)

@@ -1,0 +1,117 @@
+"""Builds usage events and hands them to the sinks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from streamguard.core.billing import Spent
+from streamguard.errors import StreamGuardError
+from streamguard.identity import ANONYMOUS
+from streamguard.sinks.base import Sink
+from streamguard.usage import EventName, Usage, UsageEvent
+
+if TYPE_CHECKING:
+    from streamguard.guard.assess import Assessment, Subject
+
+
+class Teller:
+    """Tells every sink what happened. A sink that fails never reaches the caller."""
+
+    def __init__(self, sinks: Sequence[Sink], clock: Callable[[], float] = time.time) -> None:
+        """``clock`` gives the events' Unix time."""
+        self._sinks = tuple(sinks)
+        self._clock = clock
+        self.failures = 0
+
+    def tell(self, event: EventName, subject: Subject, **figures: Any) -> None:
+        """One event of a request."""
+        self._emit(
+            UsageEvent(
+                event=event,
+                request_id=subject.request_id,
+                at=self._clock(),
+                identity=subject.identity,
+                model=subject.request.model,
+                endpoint=subject.endpoint,
+                **figures,
+            )
+        )
+
+    def admitted(self, assessment: Assessment, output_limit: int) -> None:
+        """A request passed preflight and holds its reservation."""
+        self.tell(
+            "preflight",
+            assessment.subject,
+            counted=Usage(input_tokens=assessment.input_tokens),
+            method=assessment.count.method,
+            output_limit=output_limit,
+            components=assessment.count.components,
+        )
+
+    def refused(self, subject: Subject, error: StreamGuardError, *, repeated: bool) -> None:
+        """A request was refused; ``repeated`` when it had been refused as oversized before."""
+        tokens = sum(error.components.values()) if error.components else None
+        self.tell(
+            "retry_refused" if repeated else "refused",
+            subject,
+            counted=Usage(input_tokens=tokens),
+            status=error.http_status,
+            code=error.http_code,
+            limit_name=error.limit_name,
+            limit=_whole(error.limit),
+            used=_whole(error.used),
+            requested=_whole(error.requested),
+            resets_at=error.resets_at,
+            components=error.components,
+        )
+
+    def ended(
+        self, assessment: Assessment, spent: Spent, usage: Usage, cost: int | None, took: float
+    ) -> None:
+        """A call is settled or its hold released; a cut is told of first."""
+        figures: dict[str, Any] = {
+            "counted": Usage(
+                assessment.input_tokens,
+                spent.counted.output_tokens,
+                spent.counted.reasoning_tokens,
+            ),
+            "reported": spent.reported,
+            "method": assessment.count.method,
+            "status": spent.status,
+            "outcome": spent.outcome,
+            "duration": took,
+            "first_token": spent.first_token,
+        }
+        if spent.outcome == "cut":
+            self.tell("cut", assessment.subject, **figures)
+        event: EventName = "settled" if spent.billed or usage.total_tokens else "released"
+        self.tell(event, assessment.subject, **figures, charged=usage, cost_nano_usd=cost)
+
+    def store_error(self, reservation: str, error: StreamGuardError) -> None:
+        """The store could not be asked; the error's text names no tenant."""
+        self._emit(
+            UsageEvent(
+                event="store_error",
+                request_id=reservation,
+                at=self._clock(),
+                identity=ANONYMOUS,
+                code=error.http_code,
+                detail=type(error).__name__,
+            )
+        )
+
+    def _emit(self, event: UsageEvent) -> None:
+        for sink in self._sinks:
+            try:
+                sink.emit(event)
+            except Exception:  # noqa: BLE001 - telling must never break the call it tells of
+                self.failures += 1
+
+
+def _whole(amount: Any) -> int | None:
+    """Tokens as they are; money in nano-dollars."""
+    if amount is None or isinstance(amount, int):
+        return amount
+    return int(amount * 10**9)
