@@ -97,11 +97,11 @@ class Hold(msgspec.Struct):
 class Books:
     """All accounts and reservations of one ledger, bounded in memory.
 
-    An empty account is dropped by the clock hand: each new account looks at two old ones. A
+    An empty account is dropped by a clock hand that looks at two accounts for each new one. A
     finished reservation is forgotten after ``DONE``, or when ``remember`` newer ones are.
     """
 
-    __slots__ = ("_done", "_hand", "accounts", "due", "holds", "remember")
+    __slots__ = ("_done", "_hand", "_turns", "accounts", "due", "holds", "remember")
 
     def __init__(self, remember: int = 100_000) -> None:
         self.accounts: dict[Key, Account] = {}
@@ -110,14 +110,14 @@ class Books:
         self.remember = remember
         self._done: deque[str] = deque()
         self._hand: deque[Key] = deque()
+        self._turns = 0
 
     def account(self, demand: Demand, at: int) -> Account:
         """The account that a demand speaks of, up to date; made when absent."""
         key = (demand.account, demand.window)
         account = self.accounts.get(key)
         if account is None:
-            self._turn_hand(at)
-            self._turn_hand(at)
+            self._turns += 2
             account = self.accounts[key] = Account(demand.window)
             self._hand.append(key)
         account.roll(at)
@@ -166,16 +166,17 @@ class Books:
                 del self.holds[reservation]
         return expired
 
-    def _turn_hand(self, at: int) -> None:
-        if not self._hand:
-            return
-        key = self._hand.popleft()
-        account = self.accounts[key]
-        account.roll(at)
-        if account.used or account.held:
-            self._hand.append(key)
-        else:
-            del self.accounts[key]
+    def prune(self, at: int) -> None:
+        """Drop empty accounts, between operations only: an open account may be empty yet."""
+        while self._turns and self._hand:
+            self._turns -= 1
+            key = self._hand.popleft()
+            account = self.accounts[key]
+            account.roll(at)
+            if account.used or account.held:
+                self._hand.append(key)
+            else:
+                del self.accounts[key]
 
 
 def up_front(demand: Demand) -> bool:

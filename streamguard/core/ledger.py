@@ -133,10 +133,13 @@ def release(books: Books, reservation: str, *, now: float) -> None:
 
 
 def sweep(books: Books, at: int) -> None:
-    """Give back what expired by ``at`` (milliseconds) and forget what is long over."""
+    """Give back what expired by ``at`` (milliseconds), forget what is long over, drop what is
+    empty. Every operation begins with it.
+    """
     if books.due and books.due[0][0] <= at:
         for hold in books.overdue(at):
             _give_back(books, hold, at)
+    books.prune(at)
 
 
 def balances(books: Books, demands: Sequence[Demand], *, now: float) -> Sequence[Balance]:
@@ -200,11 +203,11 @@ def _refusal(which: int, demand: Demand, account: Account, needed: int, at: int)
 
 def _grant(demands: Sequence[Demand], found: list[Account], output: int) -> Grant:
     standing = _balances(demands, found)
-    over = [
+    over = tuple(
         which
         for which, demand in enumerate(demands)
         if demand.soft and standing[which].used + standing[which].held > demand.capacity
-    ]
+    )
     return Grant(output, standing, over)
 
 
