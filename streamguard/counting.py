@@ -25,7 +25,7 @@ def count_request(body: Mapping[str, Any], model: str | None = None) -> PromptCo
     """
     name = model or str(body.get("model") or "")
     prompt = _renderer(body)(body, name)
-    return replace(count_prompt(prompt, tokenizer_for_model(name)), model=name or None)
+    return replace(count_prompt(prompt, tokenizer_for_model(name).tokenizer), model=name or None)
 
 
 def _renderer(body: Mapping[str, Any]) -> Render:
