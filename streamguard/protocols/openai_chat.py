@@ -54,7 +54,8 @@ class _Chunk(msgspec.Struct, gc=False):
     error: Any = None
 
 
-_decode = msgspec.json.Decoder(_Chunk).decode
+decode_chunk = msgspec.json.Decoder(_Chunk).decode
+"""The floor of what a chunk costs: nothing can be counted that is not read."""
 
 
 def slots(message: Mapping[str, Any], index: int) -> Iterator[Slot]:
@@ -117,7 +118,7 @@ class ChatStream(SSEState):
     def read(self, raw: bytes, data: bytes, name: str) -> Frame:
         """One chunk: typed where it is the usual kind, else the general way."""
         try:
-            chunk = _decode(data)
+            chunk = decode_chunk(data)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return self._read_any(raw, data, name)
         if chunk.id:
@@ -184,9 +185,8 @@ class ChatStream(SSEState):
         """``finish_reason: "length"`` for each open choice, usage if asked for, ``[DONE]``;
         or an error event. A finish without ``[DONE]`` or ``[DONE]`` alone would look complete.
         """
-        if self._ended:
+        if not self.close():
             return b""
-        self._ended = True
         if reason != "cut":
             problem = fields.ending_error(error)
             return sse.encode(fields.write_json(openai_error(problem, {})))

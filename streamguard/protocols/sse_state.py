@@ -21,6 +21,7 @@ class SSEState:
         self._splitter = EventSplitter(max_event)
         self._reported = Usage()
         self._ended = False
+        self._closed = False
 
     @property
     def reported(self) -> Usage:
@@ -65,6 +66,12 @@ class SSEState:
     def unreadable(self, raw: bytes, data: bytes) -> Frame:
         """A frame of data that is not the protocol's JSON: no byte goes uncounted."""
         return Frame(raw, (Delta(RAW, data.decode("utf-8", "replace")),))
+
+    def close(self) -> bool:
+        """Whether an ending is still to be written; from now on it is not."""
+        is_open = not (self._ended or self._closed)
+        self._closed = True
+        return is_open
 
     def document(self, raw: bytes) -> dict[str, Any] | None:
         """The JSON object in one event's bytes; ``None`` where it is not one."""
