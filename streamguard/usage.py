@@ -65,7 +65,9 @@ class UsageEvent:
     ``counted`` is what streamguard counted, ``reported`` what the provider said, ``charged``
     what the budgets were charged.
     ``cost_nano_usd`` is in billionths of a US dollar. Durations are seconds. ``at`` is
-    Unix seconds.
+    Unix seconds. ``conversation`` is a digest that all calls of a conversation share.
+    ``within`` is the request id of the guarded request this call was made inside: that
+    request's own figures hold this call's too. ``context_window`` is in tokens.
     """
 
     event: EventName
@@ -93,3 +95,6 @@ class UsageEvent:
     attempt: int | None = None
     components: Mapping[str, int] = field(default_factory=dict)
     detail: str | None = None
+    conversation: str | None = None
+    within: str | None = None
+    context_window: int | None = None

@@ -38,12 +38,17 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """A request that its per-request budgets and the context window allow."""
+    """A request that its per-request budgets and the context window allow.
+
+    ``conversation`` is a digest; ``within`` is the id of the guarded request around this one.
+    """
 
     subject: Subject
     count: PromptCount
     rates: Rates
     terms: Terms
+    conversation: str | None = None
+    within: str | None = None
 
     @property
     def input_tokens(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import uuid
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,8 @@ class Engine:
         self.books = Bookkeeper(open_store(store), settings, self.teller.store_error)
         self.counter = PromptCounter()
         self._refusals = Refusals()
+        self._opened = False
+        self._lock = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -74,13 +77,21 @@ class Engine:
         await self.close()
 
     async def open(self) -> None:
-        """Open the store and load the newest tokenizer; later calls cost nothing."""
-        await self.books.open()
-        await warm_up()
+        """Open the store and the sinks, load the newest tokenizer; later calls cost nothing."""
+        if self._opened:
+            return
+        async with self._lock:
+            if not self._opened:
+                await self.books.open()
+                await self.teller.open()
+                await warm_up()
+                self._opened = True
 
     async def close(self) -> None:
-        """Wait for settles under way and close the store."""
+        """Wait for settles under way, then close the store and the sinks."""
         await self.books.close()
+        await self.teller.close()
+        self._opened = False
 
     async def preflight(
         self,
@@ -155,7 +166,7 @@ class Engine:
                 self._refused(subject, error)
             raise
         call = Call(self, assessment, grant, outer=outer, drawn=drawn)
-        self.teller.admitted(assessment, call.allowance)
+        self.teller.admitted(assessment, call.allowance, grant)
         return call
 
     def learn_oversized(self, assessment: Assessment, error: StreamGuardError) -> None:
@@ -177,7 +188,7 @@ class Engine:
             self._refusals.check(request.body, limits)
             prompt = subject.protocol.prompt(request)
             count = await self.counter.count(prompt, request.model)
-            grew = self._refusals.grew(prompt, count, subject.identity)
+            conversation, grew = self._refusals.grew(prompt, count, subject.identity)
             rates = self._rates(request)
             ask = ask_for(request, count, self.settings)
             terms = terms_of(ask, limits, subject.scope(), rates)
@@ -186,7 +197,7 @@ class Engine:
             self._refusals.remember(request.body, error, limits)
             self._refused(subject, error)
             raise
-        return Assessment(subject, count, rates, terms)
+        return Assessment(subject, count, rates, terms, conversation)
 
     def _refused(self, subject: Subject, error: StreamGuardError) -> None:
         self.teller.refused(subject, error, repeated=isinstance(error, OversizedRetryError))

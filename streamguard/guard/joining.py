@@ -23,7 +23,8 @@ def join(assessment: Assessment, outer: Call) -> tuple[Draw, Assessment]:
     lacking = Draw(assessment.input_tokens - drawn.input_tokens, terms.want - drawn.output_tokens)
     if first and drawn.output_tokens >= terms.least:
         lacking = Draw(lacking.input_tokens, 0)
-    return drawn, replace(assessment, terms=_terms(assessment, drawn, lacking))
+    terms = _terms(assessment, drawn, lacking)
+    return drawn, replace(assessment, terms=terms, within=outer.request_id)
 
 
 def _terms(assessment: Assessment, drawn: Draw, lacking: Draw) -> Terms:

@@ -30,9 +30,9 @@ def admitted_headers(call: Call) -> list[tuple[str, str]]:
         ("x-streamguard-input-tokens", str(call.assessment.input_tokens)),
         ("x-streamguard-output-limit", str(call.allowance)),
     ]
-    tightest = _tightest(list(zip(call.assessment.terms.limits, call.grant.balances, strict=False)))
-    if tightest is not None:
-        limit, balance = tightest
+    tight = tightest(list(zip(call.assessment.terms.limits, call.grant.balances, strict=False)))
+    if tight is not None:
+        limit, balance = tight
         headers += _window_headers(limit.unit, balance.capacity, balance.remaining)
         if balance.resets_at is not None:
             headers.append(("x-streamguard-reset", str(math.ceil(balance.resets_at))))
@@ -91,7 +91,7 @@ def _window_headers(unit: str, limit: int, remaining: int) -> list[tuple[str, st
     return [("x-streamguard-limit", str(limit)), ("x-streamguard-remaining", str(remaining))]
 
 
-def _tightest(pairs: list[tuple[Limit, Balance]]) -> tuple[Limit, Balance] | None:
+def tightest(pairs: list[tuple[Limit, Balance]]) -> tuple[Limit, Balance] | None:
     """The window with the smallest part left."""
     return min(pairs, key=lambda pair: pair[1].remaining / max(1, pair[1].capacity), default=None)
 

@@ -52,7 +52,9 @@ class Refusals:
             limit = next((one for one in limits if one.name == error.limit_name), None)
             self._oversized.remember(fingerprint(body), error, limit, self._clock())
 
-    def grew(self, prompt: Prompt, count: PromptCount, identity: Identity) -> dict[str, int]:
-        """Tokens each component gained since this conversation's last call."""
-        owner = f"{identity.tenant}\x00{identity.user}"
-        return self._growth.compare(conversation_key(prompt, owner), count.components)
+    def grew(
+        self, prompt: Prompt, count: PromptCount, identity: Identity
+    ) -> tuple[str, dict[str, int]]:
+        """The conversation's digest and what each component gained since its last call."""
+        key = conversation_key(prompt, f"{identity.tenant}\x00{identity.user}")
+        return key.hex(), self._growth.compare(key, count.components)

@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from streamguard.core.accounts import Grant
 from streamguard.core.billing import Spent
 from streamguard.errors import StreamGuardError
+from streamguard.guard.numbers import tightest
 from streamguard.identity import ANONYMOUS
 from streamguard.sinks.base import Sink
 from streamguard.usage import EventName, Usage, UsageEvent
@@ -39,15 +41,41 @@ class Teller:
             )
         )
 
-    def admitted(self, assessment: Assessment, output_limit: int) -> None:
-        """A request passed preflight and holds its reservation."""
+    async def open(self) -> None:
+        """Open the sinks that have an ``open``.
+
+        Raises:
+            ConfigurationError: a sink cannot work as it is set up.
+        """
+        for sink in self._sinks:
+            if (opened := getattr(sink, "open", None)) is not None:
+                await opened()
+
+    async def close(self) -> None:
+        """Close the sinks that have a ``close``; one that fails does not stop the others."""
+        for sink in self._sinks:
+            if (closed := getattr(sink, "close", None)) is not None:
+                try:
+                    await closed()
+                except Exception:  # noqa: BLE001 - the others must be closed too
+                    self.failures += 1
+
+    def admitted(self, assessment: Assessment, output_limit: int, grant: Grant) -> None:
+        """A request passed preflight and holds its reservation.
+
+        The limit told of is the one with the smallest part left.
+        """
+        tight = tightest(list(zip(assessment.terms.limits, grant.balances, strict=False)))
         self.tell(
             "preflight",
             assessment.subject,
             counted=Usage(input_tokens=assessment.input_tokens),
-            method=assessment.count.method,
             output_limit=output_limit,
-            components=assessment.count.components,
+            limit_name=tight and tight[0].name,
+            limit=tight and tight[1].capacity,
+            used=tight and tight[1].used + tight[1].held,
+            resets_at=tight and tight[1].resets_at,
+            **_known(assessment),
         )
 
     def refused(self, subject: Subject, error: StreamGuardError, *, repeated: bool) -> None:
@@ -78,7 +106,7 @@ class Teller:
                 spent.counted.reasoning_tokens,
             ),
             "reported": spent.reported,
-            "method": assessment.count.method,
+            **_known(assessment),
             "status": spent.status,
             "outcome": spent.outcome,
             "duration": took,
@@ -108,6 +136,17 @@ class Teller:
                 sink.emit(event)
             except Exception:  # noqa: BLE001 - telling must never break the call it tells of
                 self.failures += 1
+
+
+def _known(assessment: Assessment) -> dict[str, Any]:
+    """What preflight found out about a request."""
+    return {
+        "method": assessment.count.method,
+        "components": assessment.count.components,
+        "conversation": assessment.conversation,
+        "within": assessment.within,
+        "context_window": assessment.rates.context_window,
+    }
 
 
 def _whole(amount: Any) -> int | None:

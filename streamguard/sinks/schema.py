@@ -83,6 +83,11 @@ FIELDS: tuple[Field, ...] = (
         for part in get_args(Component)
     ),
     Field("streamguard.detail", "id", "detail", "the kind of error behind a store_error"),
+    Field("streamguard.conversation", "id", "conversation",
+          "digest that all calls of a conversation share"),
+    Field("streamguard.within", "id", "within",
+          "the guarded request this call was made inside; its figures hold this call's too"),
+    Field("streamguard.context_window", "tokens", "context_window", "what the model takes"),
 )  # fmt: skip
 """Every key that an event may have, in order."""
 

@@ -48,6 +48,9 @@ FULL = UsageEvent(
     attempt=2,
     components=dict.fromkeys(get_args(Component), 7),
     detail="StoreUnavailableError",
+    conversation="8f3c",
+    within="sg-0",
+    context_window=128_000,
 )
 SECRET = "my grandmother's maiden name is"
 
