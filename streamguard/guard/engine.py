@@ -27,10 +27,11 @@ from streamguard.guard.counter import PromptCounter
 from streamguard.guard.joining import join
 from streamguard.guard.refusals import Refusals
 from streamguard.guard.settings import Settings
+from streamguard.guard.tally import current_tally
 from streamguard.guard.teller import Teller
 from streamguard.identity import Identity
 from streamguard.limits import Limit
-from streamguard.protocols import protocol_for_path
+from streamguard.protocols import normal_path, protocol_for_path
 from streamguard.sinks.base import Sink
 from streamguard.sinks.structlog import StructlogSink
 from streamguard.stores import open_store
@@ -140,7 +141,7 @@ class Engine:
             protocol=wire,
             request=wire.parse(body, path),
             identity=identity or await current_identity(),
-            endpoint=path,
+            endpoint=normal_path(path),
         )
 
     async def begin(self, subject: Subject) -> Call:
@@ -149,6 +150,9 @@ class Engine:
         Raises:
             StreamGuardError: the refusal; nothing is held then.
         """
+        tally = current_tally.get()
+        if tally is not None:
+            tally.tried(subject)
         assessment = await self._assess(subject)
         outer = current_call.get()
         drawn = None
