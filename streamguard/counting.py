@@ -9,8 +9,8 @@ from typing import Any
 from streamguard.core.counting import count_prompt
 from streamguard.core.prompt import Prompt, PromptCount
 from streamguard.errors import ProtocolError
-from streamguard.protocols import chat_prompt
-from streamguard.tokenizers import tokenizer_for_model
+from streamguard.protocols import chat_prompt, responses_prompt
+from streamguard.tokenizers import encoding_for_model, get_tokenizer
 
 Render = Callable[[Mapping[str, Any], str], Prompt]
 
@@ -25,11 +25,14 @@ def count_request(body: Mapping[str, Any], model: str | None = None) -> PromptCo
     """
     name = model or str(body.get("model") or "")
     prompt = _renderer(body)(body, name)
-    return replace(count_prompt(prompt, tokenizer_for_model(name).tokenizer), model=name or None)
+    tokenizer = get_tokenizer(encoding_for_model(name).encoding)
+    return replace(count_prompt(prompt, tokenizer), model=name or None)
 
 
 def _renderer(body: Mapping[str, Any]) -> Render:
     if isinstance(body.get("messages"), list):
         return chat_prompt.render
+    if body.get("input") is not None or body.get("instructions"):
+        return responses_prompt.render
     message = "the body has no messages, input, contents or prompt: not a known request"
     raise ProtocolError(message)

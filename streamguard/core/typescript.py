@@ -1,0 +1,167 @@
+"""JSON Schema as the TypeScript that OpenAI shows its models.
+
+Function tools are billed as the text of a TypeScript namespace. The public part of the form
+is in OpenAI's ``harmony`` repository (gpt-oss); the rest (one-line objects, titles, unions,
+arrays of commented objects) was derived from reported usage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from streamguard.core.json_text import as_list, as_map, compact, maps
+
+MAX_DEPTH = 48
+"""Schemas inside each other; what is deeper is rendered as JSON."""
+
+MAX_NODES = 20_000
+"""Schemas rendered in all; references may multiply without end. More tokens than any window."""
+
+_TYPES = {"integer": "number", "number": "number", "string": "string", "boolean": "boolean"}
+_RANGES = ("minimum", "maximum", "minItems", "maxItems", "minLength", "maxLength", "pattern")
+
+
+def namespace(functions: Sequence[Mapping[str, Any]]) -> str:
+    """The namespace of the functions, without the line that opens it."""
+    return "".join(map(_function, functions)) + "} // namespace functions"
+
+
+def _function(function: Mapping[str, Any]) -> str:
+    comment = _comment(function.get("description"))
+    parameters = as_map(function.get("parameters"))
+    name = function.get("name", "")
+    if not as_map(parameters.get("properties")):
+        return f"{comment}type {name} = () => any;\n\n"
+    head = _head(parameters)
+    shape = _Renderer(parameters).object_type(parameters, 0)
+    return f"{comment}type {name} = (_:{' ' + head if head else ' '}{shape}) => any;\n\n"
+
+
+def _comment(text: object) -> str:
+    """Comment lines, each stripped of its indentation."""
+    if not isinstance(text, str) or not text.strip():
+        return ""
+    lines = text.strip().split("\n")
+    return "".join(f"// {line.strip()}".rstrip() + "\n" for line in lines)
+
+
+def _head(schema: Mapping[str, Any]) -> str:
+    """The comment above a schema: its title, an empty line, its description."""
+    texts = [schema.get("title"), schema.get("description")]
+    return _comment("\n\n".join(text for text in texts if isinstance(text, str) and text))
+
+
+def _tail(schema: Mapping[str, Any]) -> str:
+    """The comment after a property: its default and ranges."""
+    notes = [f"{key}: {compact(schema[key])}" for key in _RANGES if key in schema]
+    if "default" in schema:
+        default = schema["default"]
+        bare = isinstance(default, str) and "enum" in schema
+        notes.insert(0, f"default: {default if bare else compact(default)}")
+    return f" // {', '.join(notes)}" if notes else ""
+
+
+class _Renderer:
+    """One function's parameters: resolves references, counts what it renders."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root = root
+        self._nodes = 0
+        self._open: list[str] = []
+
+    def object_type(self, schema: Mapping[str, Any], depth: int) -> str:
+        """The members in one line, or one each when any of them has a comment."""
+        members = {
+            str(key): self._resolved(value)
+            for key, value in as_map(schema.get("properties")).items()
+        }
+        required = {key for key in as_list(schema.get("required")) if isinstance(key, str)}
+        marks = {key: "" if key in required else "?" for key in members}
+        plain = not any(_head(value) or _tail(value) for value, _ in members.values())
+        if plain:
+            inner = (
+                f"{key}{marks[key]}:{self._member(value, depth)}"
+                for key, value in members.items()
+            )
+            return "{ " + ", ".join(inner) + " }" if members else self._record(schema, depth)
+        lines = (
+            f"{_head(value[0])}{key}{marks[key]}:{self._member(value, depth)},{_tail(value[0])}\n"
+            for key, value in members.items()
+        )
+        return "{\n" + "".join(lines) + "}"
+
+    def _record(self, schema: Mapping[str, Any], depth: int) -> str:
+        """An object without named members."""
+        values = schema.get("additionalProperties")
+        if not isinstance(values, Mapping):
+            return "object"
+        return f"{{ [key: string]: {self._type(self._resolved(values), depth + 1)} }}"
+
+    def _member(self, resolved: tuple[Mapping[str, Any], str], depth: int) -> str:
+        text = self._type(resolved, depth + 1)
+        return text if text.startswith("\n") else f" {text}"
+
+    def _resolved(self, schema: Any) -> tuple[Mapping[str, Any], str]:
+        """A schema with its reference followed once, and the reference.
+
+        What stands beside ``$ref`` overrides what it refers to.
+        """
+        schema = as_map(schema)
+        reference = schema.get("$ref")
+        if not isinstance(reference, str):
+            return schema, ""
+        target: Any = self._root
+        for step in reference.split("/")[1:65]:
+            target = as_map(target).get(step.replace("~1", "/").replace("~0", "~"))
+        return {**as_map(target), **{k: v for k, v in schema.items() if k != "$ref"}}, reference
+
+    def _type(self, resolved: tuple[Mapping[str, Any], str], depth: int) -> str:
+        schema, reference = resolved
+        self._nodes += 1
+        if self._nodes > MAX_NODES or (reference and reference in self._open):
+            return "any"
+        if depth > MAX_DEPTH:
+            return compact(schema)
+        if not reference:
+            return self._shape(schema, depth)
+        self._open.append(reference)
+        try:
+            return self._shape(schema, depth)
+        finally:
+            self._open.pop()
+
+    def _shape(self, schema: Mapping[str, Any], depth: int) -> str:
+        if isinstance(schema.get("enum"), list):
+            return " | ".join(map(compact, schema["enum"]))
+        if "const" in schema:
+            return compact(schema["const"])
+        kind = schema.get("type")
+        if isinstance(kind, list):
+            bare = {k: v for k, v in schema.items() if k not in {"default", "title"}}
+            return self._union([{**bare, "type": one} for one in kind], depth)
+        for key in ("anyOf", "oneOf", "allOf"):
+            if isinstance(schema.get(key), list):
+                return self._union(maps(schema[key]), depth)
+        if kind == "object" or "properties" in schema:
+            return self.object_type(schema, depth)
+        if kind == "array":
+            return self._array(schema.get("items"), depth)
+        return _TYPES.get(kind, "any" if kind != "null" else "null") if kind else "any"
+
+    def _union(self, variants: Sequence[Mapping[str, Any]], depth: int) -> str:
+        resolved = [self._resolved(variant) for variant in variants]
+        return "".join(
+            f"\n{_head(value[0])} | {self._type(value, depth + 1)}{_tail(value[0])}"
+            for value in resolved
+        ) + ("\n" if resolved else "any")
+
+    def _array(self, items: Any, depth: int) -> str:
+        if not items:
+            return "any[]"
+        resolved = self._resolved(items)
+        inner = self._type(resolved, depth + 1)
+        head = _head(resolved[0])
+        if head or "\n" in inner:
+            return f"Array<\n{head}{inner}\n>"
+        return f"{inner}[]"
