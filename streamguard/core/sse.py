@@ -53,21 +53,25 @@ class EventSplitter:
         self._last_id = ""
 
     def only(self, data: bytes) -> bytes | None:
-        """The payload, when ``data`` is one whole one-line event and nothing is held back.
+        """The payload, when ``data`` is one whole event of one data line and nothing is held back.
 
-        The usual chunk, read without a copy of the rest; ``None``: use ``feed``.
+        The usual chunk, read without a copy of the rest. An ``event:`` line may come first, its
+        name is left unread, but for errors. ``None``: use ``feed``.
         """
+        start = 6
+        if data[:7] == b"event: " and data[7:12] != b"error":
+            start += data.find(b"\n") + 1
         end = len(data) - 2
         if (
-            data[:6] == b"data: "
-            and data.find(b"\n") == end
+            data[start - 6 : start] == b"data: "
+            and data.find(b"\n", start) == end
             and data[end:] == b"\n\n"
             and not self._buffer
             and b"\r" not in data
             and end < self._max_event
         ):
             self._started = True
-            return data[6:end]
+            return data[start:end]
         return None
 
     def feed(self, data: bytes) -> Iterator[Event]:

@@ -8,14 +8,19 @@ from typing import Any
 
 import msgspec
 
-from streamguard.core import sse
 from streamguard.core.prompt import Prompt
 from streamguard.core.wire import Channel, Delta, EndReason, Frame, Reply, Request
 from streamguard.errors import StreamGuardError
 from streamguard.protocols import fields
-from streamguard.protocols.openai_common import is_openai, openai_error, read_usage, write_usage
+from streamguard.protocols.openai_common import (
+    DONE,
+    is_openai,
+    openai_error,
+    read_usage,
+    write_usage,
+)
 from streamguard.protocols.slots import Slot, deltas_of, keep, objects
-from streamguard.protocols.sse_state import SSEState
+from streamguard.protocols.streaming import JSONStream
 from streamguard.usage import Usage
 
 _CAPS = ("max_completion_tokens", "max_tokens")
@@ -106,7 +111,7 @@ def _index(choice: Mapping[str, Any]) -> int:
     return index if type(index) is int else 0
 
 
-class ChatStream(SSEState):
+class ChatStream(JSONStream):
     """One chat stream: what was seen of each choice decides how it ends."""
 
     def __init__(self, request: Request) -> None:
@@ -120,7 +125,7 @@ class ChatStream(SSEState):
         try:
             chunk = decode_chunk(data)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            return self._read_any(raw, data, name)
+            return super().read(raw, data, name)
         if chunk.id:
             self._head["id"] = chunk.id
             self._head["model"] = chunk.model
@@ -132,7 +137,7 @@ class ChatStream(SSEState):
         if chunk.error is not None:
             self._ended = True
         deltas = self._texts(chunk.choices)
-        return self._read_any(raw, data, name) if deltas is None else Frame(raw, deltas)
+        return super().read(raw, data, name) if deltas is None else Frame(raw, deltas)
 
     def _texts(self, choices: list[_Choice]) -> list[Delta] | None:
         """The usual texts; ``None`` where a delta holds more than those."""
@@ -150,36 +155,28 @@ class ChatStream(SSEState):
                 deltas.append(Delta((index, "content") if index else _CONTENT, text))
         return deltas
 
-    def _read_any(self, raw: bytes, data: bytes, name: str) -> Frame:
-        if data.strip() == b"[DONE]":
-            self._ended = True
-            return Frame(raw)
-        doc = fields.read_json(data)
-        if not isinstance(doc, dict):
-            return self.unreadable(raw, data)
+    def slots(self, doc: dict[str, Any]) -> Iterator[Slot]:
+        """The texts of all choices."""
+        return texts(doc.get("choices"), "delta", "message")
+
+    def observe(self, doc: dict[str, Any], name: str) -> bool:
+        """Errors, usage and which choices are open."""
         if doc.get("error") or name == "error":
             self._ended = True
-        usage = doc.get("usage")
+        usage, choices = doc.get("usage"), objects(doc.get("choices"))
         self._reported = self._reported.merged(read_usage(usage))
-        for choice in objects(doc.get("choices")):
+        for choice in choices:
             self._open[_index(choice)] = choice.get("finish_reason") is None
-        hidden = bool(usage) and not doc.get("choices") and not self._wants_usage
-        return Frame(raw, deltas_of(texts(doc.get("choices"), "delta", "message")), hidden)
+        return bool(usage) and not choices and not self._wants_usage
 
-    def shorten(self, frame: Frame, kept: Sequence[Delta]) -> bytes:
-        """The chunk with its texts cut; choices that it finished are open again."""
-        doc = self.document(frame.raw)
-        if doc is None:
-            return b""
-        for choice in objects(doc.get("choices")):
-            for delta in objects([choice.get("delta")]):
-                delta.pop("reasoning_details", None)  # OpenRouter's second copy of the reasoning
-        keep(texts(doc.get("choices"), "delta", "message"), kept)
+    def reopen(self, doc: dict[str, Any]) -> None:
+        """Choices that the chunk finished go on to the ending; its usage would be too early."""
         for choice in objects(doc.get("choices")):
             self._open[_index(choice)] = True
             choice["finish_reason"] = None
+            for delta in objects([choice.get("delta")]):
+                delta.pop("reasoning_details", None)  # OpenRouter's second copy of the reasoning
         doc.pop("usage", None)
-        return sse.encode(fields.write_json(doc))
 
     def end(self, reason: EndReason, usage: Usage, error: StreamGuardError | None = None) -> bytes:
         """``finish_reason: "length"`` for each open choice, usage if asked for, ``[DONE]``;
@@ -189,7 +186,7 @@ class ChatStream(SSEState):
             return b""
         if reason != "cut":
             problem = fields.ending_error(error)
-            return sse.encode(fields.write_json(openai_error(problem, {})))
+            return self.write(openai_error(problem, {}))
         parts = [] if self._open else [self._chunk(0, {"role": "assistant", "content": ""}, None)]
         unfinished = [index for index, is_open in sorted(self._open.items()) if is_open]
         numbers = fields.figures(error)
@@ -197,14 +194,14 @@ class ChatStream(SSEState):
         parts.extend(self._chunk(index, {}, "length", **numbers) for index in unfinished)
         if self._wants_usage:
             parts.append(self._event([], usage=write_usage(usage)))
-        return b"".join([*parts, sse.encode(b"[DONE]")])
+        return b"".join([*parts, DONE])
 
     def _chunk(self, index: int, delta: Any, finish: str | None, **more: Any) -> bytes:
         return self._event([{"index": index, "delta": delta, "finish_reason": finish}], **more)
 
     def _event(self, choices: list[Any], **more: Any) -> bytes:
         head = {**self._head, "object": "chat.completion.chunk"}
-        return sse.encode(fields.write_json({**head, "choices": choices, **more}))
+        return self.write({**head, "choices": choices, **more})
 
 
 class OpenAIChat:

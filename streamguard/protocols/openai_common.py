@@ -10,6 +10,8 @@ from streamguard.errors import StreamGuardError
 from streamguard.protocols import fields
 from streamguard.usage import Usage
 
+DONE = b"data: [DONE]\n\n"
+
 _MODEL = re.compile(r"(?:ft:)?(?:gpt-|chatgpt-|codex-|o\d)", re.IGNORECASE)
 _TYPES = {400: "invalid_request_error", 413: "invalid_request_error", 415: "invalid_request_error",
           429: "insufficient_quota"}  # fmt: skip
