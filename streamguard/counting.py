@@ -32,7 +32,7 @@ def count_request(body: Mapping[str, Any], model: str | None = None) -> PromptCo
 def _renderer(body: Mapping[str, Any]) -> Render:
     if isinstance(body.get("messages"), list):
         return chat_prompt.render
-    if body.get("input") is not None or body.get("instructions"):
+    if body.get("input") is not None or body.get("instructions") or body.get("prompt"):
         return responses_prompt.render
     message = "the body has no messages, input, contents or prompt: not a known request"
     raise ProtocolError(message)

@@ -107,7 +107,8 @@ class _Renderer:
 
     def _message(self, message: Message, component: Component) -> Iterator[Part]:
         role, name = as_text(message.get("role")), as_text(message.get("name"))
-        yield Part("overhead", text=f"{role}:{name}" if name else role, tokens=common.PER_MESSAGE)
+        head = common.PER_MESSAGE + (self._dialect.channel if role == "assistant" else 0)
+        yield Part("overhead", text=f"{role}:{name}" if name else role, tokens=head)
         content = list(common.content_parts(message.get("content"), component, self._model))
         joined = message is self._system() and self._joins and (self._functions or self._format)
         yield from _with_end(content, "\n\n") if joined else content

@@ -50,6 +50,7 @@ class Dialect(NamedTuple):
         calls: on top of parallel calls' and results' JSON.
         schema: on top of the response format's text.
         answers: the response format's name is in the header of each answer.
+        channel: around the channel's name in each answer.
         named_choice: on top of the name of the function that must be called, ``None``: free.
     """
 
@@ -60,15 +61,16 @@ class Dialect(NamedTuple):
     calls: int
     schema: int
     answers: bool
+    channel: int
     named_choice: int | None
 
 
-CHAT = Dialect(True, -1, False, 12, 20, 0, True, 7)
+CHAT = Dialect(True, -1, False, 12, 20, 0, True, 0, 7)
 CHAT_REASONING = CHAT._replace(splits=True)
-CHAT_HARMONY = Dialect(False, 84, True, 18, 26, 8, False, None)
-RESPONSES = Dialect(False, -3, False, 13, 21, 1, False, None)
-RESPONSES_HARMONY = Dialect(False, 2, True, 18, 26, 1, False, None)
-FOREIGN = Dialect(False, FOREIGN_TOOLS, False, 24, 24, 60, False, None)
+CHAT_HARMONY = Dialect(False, 84, True, 18, 26, 8, False, 2, None)
+RESPONSES = Dialect(False, -3, False, 10, 18, 1, False, 0, None)
+RESPONSES_HARMONY = Dialect(False, 2, True, 18, 26, 1, False, 2, None)
+FOREIGN = Dialect(False, FOREIGN_TOOLS, False, 24, 24, 60, False, 0, None)
 
 
 def dialect_of(model: str, *, responses: bool = False) -> Dialect:

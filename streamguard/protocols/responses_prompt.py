@@ -20,13 +20,19 @@ BUILT_IN = {
     "code_interpreter": 2_048,
     "image_generation": 1_024,
     "mcp": 4_096,
-    "tool_search": 256,
+    "tool_search": 640,
     "custom": 120,
 }
 """Allowances for tools that OpenAI runs: their descriptions, and results that come back into
 the same call. GPT-5 searches several times in a call; each result is billed as input."""
 
 OTHER_TOOL = 4_096
+ADDED_TOOLS = 96
+"""What is said around tools that join a conversation later."""
+PRO_MODE = 4_096
+"""Reasoning in pro mode reads the prompt, and drafts of the answer, more than once."""
+STORED_CALL = 3
+"""A call that names the stored item it is, on models before GPT-5."""
 _STATE = ("previous_response_id", "conversation", "prompt")
 _CALLS = frozenset({"function_call", "custom_tool_call"})
 _RESULTS = frozenset({"function_call_output", "custom_tool_call_output"})
@@ -67,6 +73,10 @@ class _Renderer:
             for key in _STATE
             if self._body.get(key)
         )
+        variables = as_map(as_map(self._body.get("prompt")).get("variables"))
+        yield from common.content_parts(list(variables.values()), "user", self._model)
+        if as_map(self._body.get("reasoning")).get("mode") == "pro":
+            yield Part("overhead", tokens=PRO_MODE, bound=True)
         yield Part("overhead", tokens=common.priming(self._model))
 
     def _all_items(self) -> Iterator[Part]:
@@ -105,6 +115,8 @@ class _Renderer:
             if not isinstance(output, str):
                 yield from common.content_parts(output, component, self._model)
         yield from common.call_parts(made, texts, component, self._dialect)
+        if self._dialect is common.RESPONSES and all(call.get("id") for call in calls):
+            yield Part("overhead", tokens=STORED_CALL)
 
     def _item(self, item: Item, component: Component, index: int) -> Iterator[Part]:
         kind = item.get("type", "message")
@@ -120,17 +132,20 @@ class _Renderer:
             yield Part(component, tokens=common.UNSEEN, bound=True)
         elif kind in {"additional_tools", "tool_search_output"}:
             yield from self._tools(item.get("tools"))
-            yield Part("overhead", tokens=8)
+            yield Part("tools", tokens=ADDED_TOOLS, bound=True)
         else:
             yield from self._opaque(item, component)
 
     def _message(self, item: Item, component: Component) -> Iterator[Part]:
-        yield Part("overhead", text=as_text(item.get("role")), tokens=common.PER_MESSAGE)
+        role = as_text(item.get("role"))
+        head = common.PER_MESSAGE + (self._dialect.channel if role == "assistant" else 0)
+        yield Part("overhead", text=role, tokens=head)
         yield from common.content_parts(item.get("content"), component, self._model)
 
     def _reasoning(self, item: Item, component: Component, index: int) -> Iterator[Part]:
         """Reasoning is kept while its turn goes on; encrypted text tells how long it is."""
-        if index < self._turn and family_of(self._model) is HARMONY:
+        keeps = as_map(self._body.get("reasoning")).get("context") == "all_turns"
+        if index < self._turn and not keeps and family_of(self._model) is HARMONY:
             return
         yield from common.content_parts(item.get("content"), component, self._model)
         secret = item.get("encrypted_content")
