@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from hashlib import blake2b
-from itertools import islice
 
 from streamguard.core.prompt import Prompt
 
-_OPENING_PARTS = 6
+_TURNS = ("user", "history")
 
 
 def conversation_key(prompt: Prompt, owner: str) -> bytes:
-    """A digest of a conversation's opening, which later turns leave as it is."""
+    """A digest of a conversation's opening: all up to its first turn, which stays as it is."""
     digest = blake2b(owner.encode(errors="replace"), digest_size=16)
-    for part in islice(prompt.parts, _OPENING_PARTS):
+    for part in prompt.parts:
         digest.update(part.text.encode(errors="replace"))
         digest.update(b"\x00")
+        if part.text and part.component in _TURNS:
+            break
     return digest.digest()
 
 

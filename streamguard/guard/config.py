@@ -69,8 +69,7 @@ def _limit(given: Any, where: str) -> Limit:
     unknown = set(given) - _LIMIT_KEYS
     if unknown:
         raise ConfigurationError(f"{where}: unknown keys {sorted(unknown)}")
-    values = {**given, "scope": tuple(given.get("scope", ()))}
     try:
-        return Limit(**values)
+        return Limit(**{**given, "scope": tuple(given.get("scope", ()))})
     except (ConfigurationError, TypeError) as error:
         raise ConfigurationError(f"{where}: {error}") from error
