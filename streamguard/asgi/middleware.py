@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from streamguard.asgi.body import ClientGone, encoded, header, read_body
 from streamguard.asgi.exchange import Exchange
@@ -16,6 +16,7 @@ from streamguard.errors import ConfigurationError, ProtocolError, StreamGuardErr
 from streamguard.guard.context import identity_source
 from streamguard.guard.engine import Engine, new_request_id
 from streamguard.guard.numbers import refusal_headers, refusal_numbers
+from streamguard.guard.shape import looks_like_chat
 from streamguard.identity import ANONYMOUS, Identity
 from streamguard.protocols import normal_path, protocol_for_path, protocol_named, stream_named
 
@@ -126,7 +127,7 @@ class StreamGuardMiddleware:
             more = message["type"] == "http.request" and message.get("more_body", False)
         body = b"".join(message.get("body", b"") for message in seen)
         replay = _replaying(seen, receive)
-        if not more and _looks_like_chat(body):
+        if not more and looks_like_chat(body):
             await self._guarded(scope, replay, send, Route("openai_chat"))
         else:
             await self.app(scope, replay, send)
@@ -229,21 +230,6 @@ def _path(scope: Scope) -> str:
 def _is_json(scope: Scope) -> bool:
     kind = (header(scope["headers"], b"content-type") or b"").lower()
     return not kind or b"json" in kind
-
-
-def _looks_like_chat(body: bytes) -> bool:
-    if b'"messages"' not in body and b"\\u" not in body:
-        return False
-    try:
-        given: Mapping[str, Any] = loads(body)
-    except ProtocolError:
-        return False
-    messages = given.get("messages")
-    return (
-        isinstance(given.get("model"), str)
-        and isinstance(messages, list)
-        and any(isinstance(message, dict) and "role" in message for message in messages)
-    )
 
 
 def _replaying(seen: list[Message], receive: Receive) -> Receive:

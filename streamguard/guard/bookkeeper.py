@@ -28,6 +28,7 @@ class Bookkeeper:
         self._store = store
         self._settings = settings
         self._on_error = on_error
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._opened = False
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -39,6 +40,7 @@ class Bookkeeper:
         async with self._lock:
             if not self._opened:
                 await self._store.open()
+                self.loop = asyncio.get_running_loop()
                 self._opened = True
 
     async def close(self) -> None:

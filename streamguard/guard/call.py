@@ -19,6 +19,7 @@ from streamguard.core.wire import StreamState
 from streamguard.errors import StreamGuardError
 from streamguard.guard.assess import Assessment
 from streamguard.guard.numbers import admitted_headers
+from streamguard.guard.tally import current_tally
 from streamguard.tokenizers import tokenizer_for_model
 from streamguard.usage import Usage
 
@@ -57,6 +58,9 @@ class Call:
         self._finished = False
         self._began = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
+        self._tally = current_tally.get()
+        if self._tally is not None:
+            self._tally.sent(assessment.input_tokens)
         if assessment.terms.demands:
             self._schedule_renew()
 
@@ -106,6 +110,11 @@ class Call:
             "started", self.assessment.subject, status=status, duration=self.elapsed
         )
 
+    def hand_on(self) -> None:
+        """Note that output was handed on: a retry loop around must not start over."""
+        if self._tally is not None:
+            self._tally.hand_on()
+
     def learn_oversized(self, error: StreamGuardError) -> None:
         """Remember that the provider itself refused this request as oversized."""
         self._engine.learn_oversized(self.assessment, error)
@@ -122,6 +131,8 @@ class Call:
         if self._timer is not None:
             self._timer.cancel()
         usage = self._usage(spent)
+        if self._tally is not None:
+            self._tally.received(usage.output_tokens or 0)
         try:
             await self._close(self._own_part(usage), usage, billed=spent.billed)
         finally:

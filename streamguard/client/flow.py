@@ -1,0 +1,211 @@
+"""One HTTP request of a guarded client: preflight, reserve, send, meter, settle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from streamguard.client.io import Io, TooLargeError
+from streamguard.client.streaming import Ending, byte_stream
+from streamguard.core.billing import Spent
+from streamguard.core.strict_json import dumps, loads
+from streamguard.core.wire import WireProtocol
+from streamguard.errors import ProtocolError, StreamGuardError, UnsupportedBodyError
+from streamguard.guard.call import Call
+from streamguard.guard.engine import Engine, new_request_id
+from streamguard.guard.metered import MeteredStream, measured, mode_of
+from streamguard.guard.numbers import refusal_headers, refusal_numbers
+from streamguard.guard.shape import looks_like_chat
+from streamguard.guard.upstream import oversized_reply
+from streamguard.identity import Identity
+from streamguard.protocols import protocol_for_path, protocol_named
+
+Unlisted = Literal["detect", "pass", "deny"]
+"""What happens to a POST whose path is no known model endpoint (files, audio, fine-tuning):
+"detect" guards a JSON body that is a chat request by its shape and passes others, "pass" passes
+all, "deny" refuses all."""
+
+MAX_WHOLE_BYTES = 64 * 1024 * 1024
+MAX_ERROR_BYTES = 1024 * 1024
+
+_OVERSIZED = (400, 413)
+_NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError",
+               "UnsupportedProtocol", "LocalProtocolError")  # fmt: skip
+_REFUSED = "streamguard.refused"
+_WRITES = ("POST", "PUT", "PATCH")
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """How a client's requests are guarded. It holds configuration only.
+
+    ``web`` is the client's library: the module ``httpx`` or ``httpx2``.
+    """
+
+    guard: Engine
+    web: Any
+    identity: Identity | None = None
+    unlisted: Unlisted = "detect"
+
+    async def handle(self, request: Any, transport: Any, io: Io) -> Any:
+        """Answer a request: from the transport, or with the refusal it met."""
+        protocol = protocol_for_path(request.url.path) if request.method == "POST" else None
+        try:
+            protocol = protocol or await self._detected(request, io)
+            if protocol is not None:
+                call = await self._begin(request, protocol, io)
+        except StreamGuardError as error:
+            return self._refusal(error, protocol or protocol_named("openai_chat"))
+        if protocol is None:
+            return await io.send(transport, request)
+        return await self._send(request, transport, call, io)
+
+    async def _detected(self, request: Any, io: Io) -> WireProtocol | None:
+        """What a request to an unknown path is taken for."""
+        if request.method not in _WRITES or self.unlisted == "pass":
+            return None
+        if self.unlisted == "deny":
+            raise ProtocolError(
+                f"{request.method} {request.url.path[:200]} is no model endpoint streamguard "
+                "knows and unlisted='deny'; use an unguarded client for it"
+            )
+        is_chat = _is_json(request) and looks_like_chat(await io.content(request))
+        return protocol_named("openai_chat") if is_chat else None
+
+    async def _begin(self, request: Any, protocol: WireProtocol, io: Io) -> Call:
+        if request.headers.get("content-encoding", "identity") != "identity":
+            raise UnsupportedBodyError("send the request body without content-encoding")
+        if not _is_json(request):
+            raise UnsupportedBodyError("send the request body as application/json")
+        body = loads(await io.content(request))
+
+        async def begin() -> Call:
+            subject = await self.guard.subject(
+                body, path=request.url.path, identity=self.identity, protocol=protocol
+            )
+            return await self.guard.begin(subject)
+
+        return await io.guard(begin)
+
+    async def _send(self, request: Any, transport: Any, call: Call, io: Io) -> Any:
+        response = None
+        try:
+            response = await io.send(transport, self._rewritten(request, call))
+            return await self._answered(response, call, io)
+        except BaseException as error:
+            try:
+                if response is not None:
+                    await io.close(response)
+            finally:
+                spent = _failed(error)
+                await io.guard(lambda: call.finish(spent))
+            raise
+
+    def _rewritten(self, request: Any, call: Call) -> Any:
+        """The request as it goes out: what the guard changed in it, and no compression."""
+        content = dumps(call.body) if call.changed else request.content
+        headers = self.web.Headers(request.headers)
+        headers.pop("transfer-encoding", None)
+        headers["content-length"] = str(len(content))
+        headers["accept-encoding"] = "identity"
+        return self.web.Request(
+            request.method,
+            request.url,
+            headers=headers,
+            content=content,
+            extensions=request.extensions,
+        )
+
+    async def _answered(self, response: Any, call: Call, io: Io) -> Any:
+        headers = response.headers
+        call.started(response.status_code)
+        mode = mode_of(
+            response.status_code, headers.get("content-type"), headers.get("content-encoding")
+        )
+        if mode == "stream":
+            ending = Ending(call, MeteredStream(call), response, io)
+            return self._response(response, call, stream=byte_stream(ending, self.web))
+        if mode == "whole":
+            return await self._whole(response, call, io)
+        if mode == "encoded":
+            return await self._unmetered(response, call, io, "is compressed")
+        return await self._unbilled(response, call, io, billed=mode == "empty")
+
+    async def _whole(self, response: Any, call: Call, io: Io) -> Any:
+        try:
+            body = await io.read(response, MAX_WHOLE_BYTES)
+        except TooLargeError:
+            return await self._unmetered(response, call, io, "is too large")
+        await io.close(response)
+        body, spent = measured(call, body)
+        await io.guard(lambda: call.finish(spent))
+        return self._response(response, call, content=body)
+
+    async def _unbilled(self, response: Any, call: Call, io: Io, *, billed: bool) -> Any:
+        """An error, which costs nothing, or an empty response."""
+        status = response.status_code
+        spent = Spent("error_response" if not billed else "completed", billed=billed, status=status)
+        if status not in _OVERSIZED:
+            await io.guard(lambda: call.finish(spent))
+            return response
+        try:
+            body = await io.read(response, MAX_ERROR_BYTES)
+        except TooLargeError:
+            return await self._unmetered(response, call, io, "is too large")
+        await io.close(response)
+        refused = oversized_reply(status, body)
+        if refused is not None:
+            call.learn_oversized(refused)
+        await io.guard(lambda: call.finish(spent))
+        return self._response(response, call, content=body)
+
+    async def _unmetered(self, response: Any, call: Call, io: Io, reason: str) -> Any:
+        """Fail closed on what cannot be counted: the upstream is stopped, nothing handed on."""
+        await io.close(response)
+        await io.guard(lambda: call.finish(Spent("unmetered", status=502)))
+        text = f"the provider's response {reason} and cannot be metered; nothing of it is shown"
+        error = {"message": text, "type": "api_error", "code": "unmetered"}
+        return self.web.Response(
+            502,
+            headers={"content-type": "application/json", "x-should-retry": "false"},
+            content=dumps({"error": error}),
+        )
+
+    def _response(self, response: Any, call: Call, **body: Any) -> Any:
+        headers = self.web.Headers(response.headers)
+        for name in ("content-length", "transfer-encoding"):
+            headers.pop(name, None)
+        headers.update(call.headers())
+        extensions = {**response.extensions, "streamguard.call": call.request_id}
+        return self.web.Response(
+            response.status_code, headers=headers, extensions=extensions, **body
+        )
+
+    def _refusal(self, error: StreamGuardError, protocol: WireProtocol) -> Any:
+        """The response that an API with these budgets would send; the SDK raises its own error."""
+        headers = dict(refusal_headers(error, new_request_id()))
+        return self.web.Response(
+            error.http_status,
+            headers={**headers, "content-type": "application/json"},
+            content=dumps(protocol.refusal(error, refusal_numbers(error))),
+            extensions={_REFUSED: error},
+        )
+
+
+def refused_with(response: Any) -> StreamGuardError | None:
+    """The refusal a response was made for, ``None`` when the provider sent it."""
+    error = getattr(response, "extensions", {}).get(_REFUSED)
+    return error if isinstance(error, StreamGuardError) else None
+
+
+def _is_json(request: Any) -> bool:
+    kind = request.headers.get("content-type", "application/json").lower()
+    return "json" in kind
+
+
+def _failed(error: BaseException) -> Spent:
+    """How a call ended that got no response. A request that may have arrived is billed."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names.intersection(_NEVER_SENT):
+        return Spent("unreachable", billed=False)
+    return Spent("upstream_error" if isinstance(error, Exception) else "cancelled")

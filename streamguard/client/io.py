@@ -1,0 +1,189 @@
+"""One flow, two drivers: how a flow reaches the wire and the guard, awaiting or blocking.
+
+A flow is a coroutine over an ``Io``. Under ``AsyncIo`` it suspends as usual; ``SyncIo`` blocks
+inside each call, so the same coroutine runs to its end without ever suspending (``run_now``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+Work = Callable[[], Coroutine[Any, Any, T]]
+
+
+class TooLargeError(Exception):
+    """A response is over the bytes that may be read."""
+
+
+class Io(Protocol):
+    """What differs between asynchronous and synchronous clients."""
+
+    asynchronous: bool
+
+    async def guard(self, work: Work[T]) -> T:
+        """Run the guard's part on the event loop it belongs to."""
+
+    async def content(self, request: Any) -> bytes:
+        """The request's body."""
+
+    async def send(self, transport: Any, request: Any) -> Any:
+        """The transport's response; its body is not read yet."""
+
+    async def read(self, response: Any, most: int) -> bytes:
+        """The response's raw body.
+
+        Raises:
+            TooLargeError: more than ``most`` bytes.
+        """
+
+    async def close(self, response: Any) -> None:
+        """Close the connection to the upstream."""
+
+    def later(self, work: Work[None]) -> None:
+        """Run from where nobody can wait: the garbage collector, in any thread."""
+
+
+class AsyncIo:
+    """Awaits. Used by the loop it was made in, so make one a request."""
+
+    asynchronous = True
+
+    def __init__(self) -> None:
+        """Remember the running loop."""
+        self._loop = asyncio.get_running_loop()
+
+    async def guard(self, work: Work[T]) -> T:
+        """Run here."""
+        return await work()
+
+    async def content(self, request: Any) -> bytes:
+        """Read the body, which stays readable."""
+        body: bytes = await request.aread()
+        return body
+
+    async def send(self, transport: Any, request: Any) -> Any:
+        """Send."""
+        return await transport.handle_async_request(request)
+
+    async def read(self, response: Any, most: int) -> bytes:
+        """Read whole."""
+        return _joined([part async for part in _capped(response.stream, most)])
+
+    async def close(self, response: Any) -> None:
+        """Close."""
+        await response.stream.aclose()
+
+    def later(self, work: Work[None]) -> None:
+        """Run as a task of the loop, if it still runs."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_start, self._loop, work)
+
+
+class SyncIo:
+    """Blocks. The guard runs on its own loop's thread, or on one in the background."""
+
+    asynchronous = False
+
+    def __init__(self, loop: Callable[[], asyncio.AbstractEventLoop | None]) -> None:
+        """``loop`` gives the loop that the guard runs on, if it runs on one."""
+        self._loop = loop
+
+    async def guard(self, work: Work[T]) -> T:
+        """Run on the guard's loop and wait. The context (identity, outer call) goes along."""
+        future = asyncio.run_coroutine_threadsafe(work(), self._reachable())
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def content(self, request: Any) -> bytes:
+        """Read the body, which stays readable."""
+        body: bytes = request.read()
+        return body
+
+    async def send(self, transport: Any, request: Any) -> Any:
+        """Send."""
+        return transport.handle_request(request)
+
+    async def read(self, response: Any, most: int) -> bytes:
+        """Read whole."""
+        return _joined(list(_capped_now(response.stream, most)))
+
+    async def close(self, response: Any) -> None:
+        """Close."""
+        response.stream.close()
+
+    def later(self, work: Work[None]) -> None:
+        """Run in a thread of its own: the guard's thread must not wait for itself."""
+        threading.Thread(target=lambda: run_now(work()), daemon=True).start()
+
+    def _reachable(self) -> asyncio.AbstractEventLoop:
+        loop = self._loop()
+        if loop is None or not loop.is_running() or loop is _running():
+            return background_loop()
+        return loop
+
+
+def run_now(flow: Coroutine[Any, Any, T]) -> T:
+    """Drive a flow over ``SyncIo`` to its end."""
+    try:
+        flow.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    flow.close()
+    raise RuntimeError("a flow over SyncIo must not suspend")
+
+
+def background_loop() -> asyncio.AbstractEventLoop:
+    """The event loop of a daemon thread, one a process."""
+    with _lock:
+        if not _threads or not _threads[0][0].is_alive():  # after a fork it is not
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=loop.run_forever, name="streamguard", daemon=True)
+            thread.start()
+            _threads[:] = [(thread, loop)]
+        return _threads[0][1]
+
+
+_lock = threading.Lock()
+_threads: list[tuple[threading.Thread, asyncio.AbstractEventLoop]] = []
+_tasks: set[asyncio.Task[None]] = set()
+
+
+def _start(loop: asyncio.AbstractEventLoop, work: Work[None]) -> None:
+    task = loop.create_task(work())
+    _tasks.add(task)  # the loop keeps weak references only
+    task.add_done_callback(_tasks.discard)
+
+
+def _running() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _joined(parts: list[bytes]) -> bytes:
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _capped(parts: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
+    async for part in parts:
+        most -= len(part)
+        if most < 0:
+            raise TooLargeError
+        yield part
+
+
+def _capped_now(parts: Iterator[bytes], most: int) -> Iterator[bytes]:
+    for part in parts:
+        most -= len(part)
+        if most < 0:
+            raise TooLargeError
+        yield part

@@ -1,0 +1,112 @@
+"""What a provider's response used, and how it is cut. Middleware and wrapped clients share it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from streamguard.core.billing import Spent
+from streamguard.core.replies import measure
+from streamguard.core.wire import Delta, Reply, StreamState
+from streamguard.errors import ProtocolError
+from streamguard.guard.call import Call
+from streamguard.usage import Usage
+
+Mode = Literal["stream", "whole", "error", "encoded", "empty"]
+"""How a response is taken: metered as it comes, read whole, or not billed."""
+
+_UNLIMITED = 2**62
+
+
+def mode_of(status: int, media: str | None, encoding: str | None) -> Mode:
+    """How to take a response, by its status and its content type and encoding headers."""
+    if not 200 <= status < 300:  # noqa: PLR2004
+        return "error"
+    if status == 204:  # noqa: PLR2004
+        return "empty"
+    if (encoding or "identity").strip().lower() != "identity":
+        return "encoded"
+    kind = (media or "").split(";")[0].strip().lower()
+    return "whole" if kind == "application/json" or kind.endswith("+json") else "stream"
+
+
+def measured(call: Call, body: bytes) -> tuple[bytes, Spent]:
+    """Count a whole response; the same object comes back unless it had to be cut."""
+    subject = call.assessment.subject
+    reply = subject.protocol.read_reply(subject.request, body)
+    if not reply.deltas and reply.usage == Usage():
+        # Not the protocol's own response: what cannot be read is counted as it stands.
+        text = body.decode("utf-8", "replace")
+        counted = measure(Reply([Delta((0, "raw"), text)]), call.tokenizer, _UNLIMITED).counted
+        return body, Spent("completed", Usage(output_tokens=counted))
+    result = measure(reply, call.tokenizer, call.allowance)
+    usage = Usage(output_tokens=result.counted, reasoning_tokens=result.reasoning)
+    if result.kept is None:
+        return body, Spent("completed", usage, reply.usage)
+    whole = measure(reply, call.tokenizer, _UNLIMITED)  # what was cut off is billed all the same
+    usage = Usage(output_tokens=whole.counted, reasoning_tokens=whole.reasoning)
+    shortened = subject.protocol.shorten_reply(subject.request, body, result.kept)
+    return shortened, Spent("cut", usage, reply.usage)
+
+
+class MeteredStream:
+    """One response stream of a call: bytes in, bytes to hand on out.
+
+    Attributes:
+        over: nothing more may be fed: close the upstream, then send what the last ``feed`` gave,
+            which holds the protocol's own ending.
+    """
+
+    def __init__(self, call: Call, state: StreamState | None = None) -> None:
+        """``state`` is the stream's wire format where it is not the request's own."""
+        self._call = call
+        self._meter = call.meter(state)
+        self._broken = False
+        self._first_token: float | None = None
+        self.over = False
+
+    @property
+    def cut(self) -> bool:
+        """Whether the allowance ended the stream."""
+        return self._meter.cut
+
+    @property
+    def delivered(self) -> int:
+        """Output tokens handed on so far, exact."""
+        return self._meter.counted
+
+    def feed(self, data: bytes) -> bytes:
+        """What to hand on of the upstream's next bytes."""
+        return self._guarded(data)
+
+    def finish(self) -> bytes:
+        """What to hand on when the upstream has ended."""
+        return self._guarded(None)
+
+    def spent(self, outcome: str) -> Spent:
+        """What was used by now. ``outcome`` is how it ended, where the stream does not say."""
+        meter = self._meter
+        if self._broken:
+            outcome = "upstream_error"
+        elif meter.cut:
+            outcome = "cut"
+        elif meter.native_end:
+            outcome = "completed"
+        counted = Usage(
+            output_tokens=meter.observed, reasoning_tokens=meter.counted_by("reasoning")
+        )
+        return Spent(outcome, counted, meter.reported, first_token=self._first_token)
+
+    def _guarded(self, data: bytes | None) -> bytes:
+        meter = self._meter
+        try:
+            out = meter.finish() if data is None else meter.feed(data)
+        except ProtocolError as error:
+            self.over = self._broken = True
+            return meter.end("upstream_error", error)
+        if self._first_token is None and meter.first_output:
+            self._first_token = self._call.elapsed
+            self._call.hand_on()
+        if meter.cut:
+            self.over = True
+            out += meter.end("cut")
+        return out
