@@ -23,6 +23,7 @@ class _Entry(NamedTuple):
 
 
 _COMMANDS = {
+    "demo": _Entry("streamguard.cli.demo", "demo", "The whole story, on this machine."),
     "count": _Entry("streamguard.cli.count", "count", "Tokens and cost of a text or a request."),
 }
 

@@ -96,7 +96,9 @@ _RUNNERS: dict[str, Runner] = {"uvicorn": _uvicorn, "hypercorn": _hypercorn, "gr
 
 
 def _bind(server: str) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # asyncio turns Nagle's algorithm off only where the protocol number says TCP; with it on,
+    # small writes wait 40 ms for the peer's delayed acknowledgement.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if server == "granian":  # it binds for itself: keep the port from others meanwhile
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
