@@ -79,13 +79,13 @@ class Exchange:
 
     def _spent(self, failure: Exception | None) -> Spent:
         responder = self._responder
-        spent = replace(responder.spent(), status=responder.status)
         if responder.cut:
-            return spent
+            return responder.spent("cut")
         if not responder.billed:
-            return replace(spent, outcome="error_response", billed=False)
+            return replace(responder.spent("error_response"), billed=False)
         if self._gone:
-            return replace(spent, outcome="disconnected")
+            return replace(responder.spent("disconnected"), outcome="disconnected")
         if failure is not None:
-            return replace(spent, outcome="app_error", billed=responder.status is not None)
-        return spent if responder.done else replace(spent, outcome="cancelled")
+            billed = responder.status is not None
+            return replace(responder.spent("app_error"), outcome="app_error", billed=billed)
+        return responder.spent("completed" if responder.done else "cancelled")
