@@ -13,14 +13,35 @@ from posixpath import normpath
 from urllib.parse import unquote
 
 from streamguard.core.wire import Request, StreamState, WireProtocol
+from streamguard.protocols.ai_sdk import UIMessageStream
+from streamguard.protocols.anthropic import Anthropic
+from streamguard.protocols.completions import Completions
+from streamguard.protocols.embeddings import Embeddings
+from streamguard.protocols.gemini import Gemini
+from streamguard.protocols.ollama import Ollama
 from streamguard.protocols.openai_chat import OpenAIChat
+from streamguard.protocols.openai_responses import OpenAIResponses
+from streamguard.protocols.plain import PlainText, TextEvents
+
+_ROOT = r"(?:\A|/v\d\w*|/openai|/openai/deployments/[^/]+)"
+"""What stands before the endings that other APIs may have too."""
 
 _ROUTES: tuple[tuple[str, WireProtocol], ...] = (
     (r"/chat/completions", OpenAIChat()),
+    (_ROOT + r"/completions", Completions()),
+    (_ROOT + r"/responses", OpenAIResponses()),
+    (_ROOT + r"/embeddings", Embeddings()),
+    (r"/v1/messages", Anthropic()),
+    (r"/models/[^/:]+:(?:stream)?generatecontent", Gemini()),
+    (r"/api/(?:chat|generate)", Ollama()),
 )  # fmt: skip
 """How a path ends, and its wire format; the first match wins."""
 
-_STREAMS: dict[str, Callable[[Request], StreamState]] = {}
+_STREAMS: dict[str, Callable[[Request], StreamState]] = {
+    "ai_sdk": UIMessageStream,
+    "plain": PlainText,
+    "sse": TextEvents,
+}
 """Formats that only responses have."""
 
 _BY_NAME = {protocol.name: protocol for _, protocol in _ROUTES}

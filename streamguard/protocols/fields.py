@@ -128,6 +128,18 @@ def read_json(data: bytes) -> Any:
         return None
 
 
+def read_object(data: bytes) -> dict[str, Any]:
+    """A provider's JSON object; empty where it is none."""
+    doc = read_json(data)
+    return doc if isinstance(doc, dict) else {}
+
+
+def child(doc: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """An object inside a provider's document; empty where there is none."""
+    value = doc.get(name)
+    return value if isinstance(value, dict) else {}
+
+
 def write_json(value: Any) -> bytes:
     """JSON as the bytes of a stream; lone surrogates, which UTF-8 has not, as escapes."""
     try:

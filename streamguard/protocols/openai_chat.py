@@ -14,6 +14,8 @@ from streamguard.errors import StreamGuardError
 from streamguard.protocols import fields
 from streamguard.protocols.openai_common import (
     DONE,
+    deployment_of,
+    is_azure,
     is_openai,
     openai_error,
     read_usage,
@@ -24,7 +26,6 @@ from streamguard.protocols.streaming import JSONStream
 from streamguard.usage import Usage
 
 _CAPS = ("max_completion_tokens", "max_tokens")
-_DEPLOYMENT = re.compile(r"/openai/deployments/([^/]+)/", re.IGNORECASE)
 _MISTRAL = re.compile(r"(?:open-)?(?:\w+stral)[\w.-]*", re.IGNORECASE)
 """Mistral's own API refuses fields it does not know, and reports usage without being asked."""
 
@@ -215,9 +216,7 @@ class OpenAIChat:
         Raises:
             ProtocolError: see ``WireProtocol.parse``.
         """
-        deployment = _DEPLOYMENT.search(path)
-        named = deployment and body.get("model") is None
-        model = deployment[1] if deployment and named else fields.name_of(body)
+        model = deployment_of(body, path) or fields.name_of(body)
         fields.objects(body, "messages")
         stream = fields.flag(body, "stream")
         asked = fields.flag(fields.mapping(body, "stream_options"), "include_usage")
@@ -230,7 +229,7 @@ class OpenAIChat:
             output_cap=fields.whole(body, cap_field) if cap_field else None,
             choices=fields.whole(body, "n") or 1,
             wants_usage=asked or not stream,
-            cap_field=cap_field or _CAPS[0 if deployment or is_openai(model) else 1],
+            cap_field=cap_field or _CAPS[0 if is_azure(path) or is_openai(model) else 1],
         )
 
     def prompt(self, request: Request) -> Prompt:
@@ -253,15 +252,13 @@ class OpenAIChat:
 
     def read_reply(self, request: Request, body: bytes) -> Reply:
         """Text and usage of a whole response; an empty Reply when it is not the protocol's."""
-        doc = fields.read_json(body)
-        if not isinstance(doc, dict):
-            return Reply()
+        doc = fields.read_object(body)
         places = texts(doc.get("choices"), "message")
         return Reply(deltas_of(places), read_usage(doc.get("usage")))
 
     def shorten_reply(self, request: Request, body: bytes, kept: Sequence[Delta]) -> bytes:
         """The whole response with its texts cut and ``finish_reason: "length"``."""
-        doc = fields.read_json(body)
+        doc = fields.read_object(body)
         keep(texts(doc.get("choices"), "message"), kept)
         for choice in objects(doc.get("choices")):
             choice["finish_reason"] = "length"

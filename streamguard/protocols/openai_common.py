@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from streamguard.errors import StreamGuardError
 from streamguard.protocols import fields
@@ -12,9 +13,21 @@ from streamguard.usage import Usage
 
 DONE = b"data: [DONE]\n\n"
 
+_DEPLOYMENT = re.compile(r"/openai/deployments/([^/]+)/", re.IGNORECASE)
 _MODEL = re.compile(r"(?:ft:)?(?:gpt-|chatgpt-|codex-|o\d)", re.IGNORECASE)
 _TYPES = {400: "invalid_request_error", 413: "invalid_request_error", 415: "invalid_request_error",
           429: "insufficient_quota"}  # fmt: skip
+
+
+def deployment_of(body: Mapping[str, Any], path: str) -> str | None:
+    """The model that Azure's path names, where the body names none."""
+    found = None if body.get("model") else _DEPLOYMENT.search(unquote(path))
+    return found[1] if found else None
+
+
+def is_azure(path: str) -> bool:
+    """Whether a path is of Azure's kind."""
+    return _DEPLOYMENT.search(path) is not None
 
 
 def is_openai(model: str) -> bool:

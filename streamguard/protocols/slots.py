@@ -6,10 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from streamguard.core.wire import Channel, Delta
+from streamguard.protocols.fields import write_json
 
 
 class Slot(NamedTuple):
-    """One place of text. Hosts that give one text several names give it under all ``keys``."""
+    """One place of text. Hosts that give one text several names give it under all ``keys``.
+
+    An object there (a tool's arguments) costs what its JSON costs; it is kept or emptied.
+    """
 
     channel: Channel
     holder: dict[str, Any]
@@ -19,14 +23,22 @@ class Slot(NamedTuple):
     @property
     def text(self) -> str:
         """The text, once."""
-        texts = (self.holder.get(key) for key in self.keys)
-        return next((text for text in texts if text and isinstance(text, str)), "")
+        for key in self.keys:
+            value = self.holder.get(key)
+            if value and isinstance(value, str):
+                return value
+            if value and isinstance(value, dict):
+                return write_json(value).decode()
+        return ""
 
     def put(self, text: str) -> None:
         """Replace the text under each name it has."""
         for key in self.keys:
-            if isinstance(self.holder.get(key), str):
+            value = self.holder.get(key)
+            if isinstance(value, str):
                 self.holder[key] = text
+            elif isinstance(value, dict) and not text:
+                self.holder[key] = {}
 
 
 def deltas_of(slots: Iterable[Slot]) -> list[Delta]:
