@@ -1,0 +1,39 @@
+"""How a sink tells the operator that it is in trouble: loudly, and without drowning the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Report = Callable[..., None]
+"""``report(event, **figures)``: numbers and short words only, never a URL or a row."""
+
+QUIET_SECONDS = 60.0
+
+
+def log_error(event: str, **figures: Any) -> None:
+    """Log through structlog, at level error."""
+    import structlog
+
+    structlog.get_logger("streamguard").error(event, **figures)
+
+
+class Complaints:
+    """Passes a kind of trouble on at most once a minute; the end of it resets that."""
+
+    def __init__(self, report: Report, clock: Callable[[], float]) -> None:
+        """``clock`` is monotonic seconds."""
+        self._report = report
+        self._clock = clock
+        self._told: dict[str, float] = {}
+
+    def say(self, event: str, **figures: Any) -> None:
+        """Report it, unless it was reported within the last minute."""
+        now = self._clock()
+        if now - self._told.get(event, -QUIET_SECONDS) >= QUIET_SECONDS:
+            self._told[event] = now
+            self._report(event, **figures)
+
+    def over(self, event: str) -> bool:
+        """Forget it; True when it had been reported."""
+        return self._told.pop(event, None) is not None
