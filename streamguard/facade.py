@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -16,6 +16,7 @@ from streamguard.sinks.base import Sink
 from streamguard.stores.base import Store
 
 if TYPE_CHECKING:
+    from streamguard.client.flow import Unlisted
     from streamguard.client.stream import GuardedStream
     from streamguard.guard.settings import LimitSource
 
@@ -63,18 +64,20 @@ class Guard(Engine):
         """
         return cls(**read_config(Path(path)))
 
-    def wrap(self, client: Client, *, identity: Identity | None = None) -> Client:
+    def wrap(
+        self, client: Client, *, identity: Identity | None = None, unlisted: Unlisted = "detect"
+    ) -> Client:
         """A client of the same type whose every HTTP call is guarded, SDK retries included.
 
         ``client`` itself stays as it is. Without ``identity`` the running request's is charged.
         """
         from streamguard.client.wrap import wrap
 
-        return wrap(self, client, identity)
+        return wrap(self, client, identity, unlisted=unlisted)
 
     def stream(
         self,
-        source: AsyncIterable[Item],
+        source: AsyncIterable[Item] | Awaitable[AsyncIterable[Item]],
         *,
         model: str,
         messages: Sequence[Mapping[str, Any]] | None = None,

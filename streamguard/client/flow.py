@@ -16,7 +16,7 @@ from streamguard.guard.engine import Engine, new_request_id
 from streamguard.guard.metered import MeteredStream, measured, mode_of
 from streamguard.guard.numbers import refusal_headers, refusal_numbers
 from streamguard.guard.shape import looks_like_chat
-from streamguard.guard.upstream import oversized_reply
+from streamguard.guard.upstream import failed, oversized_reply
 from streamguard.identity import Identity
 from streamguard.protocols import protocol_for_path, protocol_named
 
@@ -29,8 +29,6 @@ MAX_WHOLE_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 1024 * 1024
 
 _OVERSIZED = (400, 413)
-_NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError",
-               "UnsupportedProtocol", "LocalProtocolError")  # fmt: skip
 _REFUSED = "streamguard.refused"
 _WRITES = ("POST", "PUT", "PATCH")
 
@@ -97,7 +95,7 @@ class Flow:
                 if response is not None:
                     await io.close(response)
             finally:
-                spent = _failed(error)
+                spent = failed(error)
                 await io.guard(lambda: call.finish(spent))
             raise
 
@@ -201,11 +199,3 @@ def refused_with(response: Any) -> StreamGuardError | None:
 def _is_json(request: Any) -> bool:
     kind = request.headers.get("content-type", "application/json").lower()
     return "json" in kind
-
-
-def _failed(error: BaseException) -> Spent:
-    """How a call ended that got no response. A request that may have arrived is billed."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if names.intersection(_NEVER_SENT):
-        return Spent("unreachable", billed=False)
-    return Spent("upstream_error" if isinstance(error, Exception) else "cancelled")

@@ -11,6 +11,10 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Protocol, TypeVar
 
+import anyio
+
+CLOSE_SECONDS = 5.0
+
 T = TypeVar("T")
 Work = Callable[[], Coroutine[Any, Any, T]]
 
@@ -74,8 +78,9 @@ class AsyncIo:
         return _joined([part async for part in _capped(response.stream, most)])
 
     async def close(self, response: Any) -> None:
-        """Close."""
-        await response.stream.aclose()
+        """Close, also when this task is being cancelled."""
+        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+            await response.stream.aclose()
 
     def later(self, work: Work[None]) -> None:
         """Run as a task of the loop, if it still runs."""

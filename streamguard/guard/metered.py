@@ -9,6 +9,7 @@ from streamguard.core.replies import measure
 from streamguard.core.wire import Delta, Reply, StreamState
 from streamguard.errors import ProtocolError
 from streamguard.guard.call import Call
+from streamguard.guard.top_up import TopUp
 from streamguard.usage import Usage
 
 Mode = Literal["stream", "whole", "error", "encoded", "empty"]
@@ -60,6 +61,7 @@ class MeteredStream:
         """``state`` is the stream's wire format where it is not the request's own."""
         self._call = call
         self._meter = call.meter(state)
+        self._top_up = TopUp(call, self._meter)
         self._broken = False
         self._first_token: float | None = None
         self.over = False
@@ -70,9 +72,22 @@ class MeteredStream:
         return self._meter.cut
 
     @property
+    def handed_on(self) -> bool:
+        """Whether any output was handed on."""
+        return self._first_token is not None
+
+    @property
     def delivered(self) -> int:
         """Output tokens handed on so far, exact."""
         return self._meter.counted
+
+    def wants_more(self, size: int) -> bool:
+        """Whether ``await more(size)`` is due before the next ``size`` bytes are fed."""
+        return self._top_up.needed(size)
+
+    async def more(self, size: int) -> None:
+        """Hold more output for the stream, where the budgets have it."""
+        await self._top_up.ensure(size)
 
     def feed(self, data: bytes) -> bytes:
         """What to hand on of the upstream's next bytes."""

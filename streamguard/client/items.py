@@ -1,0 +1,140 @@
+"""Items of an async iterator as wire bytes and back: text, SDK chunks, decoded JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any, Protocol
+
+from streamguard.core import sse
+from streamguard.core.wire import Delta, Frame, Request, StreamState
+from streamguard.errors import ConfigurationError
+from streamguard.protocols import protocol_named
+from streamguard.protocols.fields import read_json, write_json
+from streamguard.usage import Usage
+
+_UTF8 = ("utf-8", "surrogatepass")
+
+
+class Items(Protocol):
+    """One kind of item."""
+
+    @property
+    def state(self) -> StreamState:
+        """The wire format that ``write`` writes; one a stream."""
+
+    def write(self, item: Any) -> bytes:
+        """The item as bytes of the wire format."""
+
+    def read(self, data: bytes, like: Any) -> list[Any]:
+        """Items of ``like``'s type from bytes of the wire format."""
+
+
+def items_like(item: Any, request: Request) -> Items:
+    """What reads and writes items such as this first one, which answer ``request``.
+
+    Raises:
+        ConfigurationError: it cannot be metered: neither text nor a known chunk.
+    """
+    if isinstance(item, str):
+        return _Text()
+    name = _format_of(item)
+    if name is None:
+        raise ConfigurationError(
+            f"guard.stream cannot meter items of type {type(item).__name__}: give text or chunks "
+            "of an SDK's raw stream, or guard the client with guard.wrap"
+        )
+    return _Chunks(name, request)
+
+
+def _format_of(item: Any) -> str | None:
+    """The wire format of a chunk object or dict, by its shape."""
+    if not isinstance(item, Mapping) and not hasattr(item, "model_dump_json"):
+        return None
+    if isinstance(_field(item, "choices"), list):
+        return "openai_chat"
+    kind = _field(item, "type")
+    if not isinstance(kind, str):
+        return None
+    if kind.startswith(("response.", "error")):
+        return "openai_responses"
+    return "anthropic" if kind.startswith(("message_", "content_block_", "ping")) else None
+
+
+def _field(item: Any, name: str) -> Any:
+    return item.get(name) if isinstance(item, Mapping) else getattr(item, name, None)
+
+
+class _Chunks:
+    """SDK chunks (pydantic) or decoded JSON, as server-sent events."""
+
+    def __init__(self, name: str, request: Request) -> None:
+        try:
+            self.state = protocol_named(name).stream(request)
+        except KeyError as error:
+            raise ConfigurationError(f"guard.stream cannot meter {name} chunks yet") from error
+
+    def write(self, item: Any) -> bytes:
+        kind = _field(item, "type")
+        name = f"event: {kind}\n".encode() if isinstance(kind, str) else b""
+        if isinstance(item, Mapping):
+            return name + sse.encode(write_json(item))
+        return name + sse.encode(item.model_dump_json(warnings=False).encode(*_UTF8))
+
+    def read(self, data: bytes, like: Any) -> list[Any]:
+        documents = [read_json(line[5:]) for line in data.split(b"\n") if line[:5] == b"data:"]
+        return [_made(like, document) for document in documents if isinstance(document, dict)]
+
+
+def _made(like: Any, document: dict[str, Any]) -> Any:
+    if isinstance(like, Mapping):
+        return document
+    union = _union(type(like).__module__)
+    kind = type(like) if union is None or "type" not in document else union
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind).validate_python(document)
+
+
+@cache
+def _union(module: str) -> Any:
+    """The type of all events of a stream whose events are told apart by ``type``."""
+    if module.startswith("openai.types.responses"):
+        from openai.types.responses import ResponseStreamEvent
+
+        return ResponseStreamEvent
+    if module.startswith("anthropic."):
+        from anthropic.types import RawMessageStreamEvent
+
+        return RawMessageStreamEvent
+    return None
+
+
+class _Text:
+    """Plain text: each item is a frame of its own."""
+
+    def __init__(self) -> None:
+        self.state: StreamState = _TextState()
+
+    def write(self, item: str) -> bytes:
+        return item.encode(*_UTF8)
+
+    def read(self, data: bytes, like: Any) -> list[str]:  # noqa: ARG002
+        return [data.decode(*_UTF8)] if data else []
+
+
+class _TextState:
+    reported = Usage()
+    ended = False
+
+    def feed(self, data: bytes) -> Iterable[Frame]:
+        return [Frame(data, [Delta((0, "content"), data.decode(*_UTF8))])]
+
+    def finish(self) -> Iterable[Frame]:
+        return ()
+
+    def shorten(self, frame: Frame, kept: Sequence[Delta]) -> bytes:  # noqa: ARG002
+        return "".join(delta.text for delta in kept).encode(*_UTF8)
+
+    def end(self, *_: Any) -> bytes:
+        return b""  # text has no marker in its band
