@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from streamguard.facade import Guard as Guard
     from streamguard.identity import Identity as Identity
     from streamguard.limits import Limit as Limit
+    from streamguard.planner.planner import BudgetPlanner as BudgetPlanner
     from streamguard.retry import retry_policy as retry_policy
     from streamguard.tokenizers.counter import OutputCounter as OutputCounter
     from streamguard.usage import Usage as Usage
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BudgetExceededError": "errors",
+    "BudgetPlanner": "planner",
     "Catalog": "catalog",
     "ConfigurationError": "errors",
     "ContextWindowExceededError": "errors",

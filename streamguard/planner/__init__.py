@@ -1,0 +1,30 @@
+"""Planning a context window: components, strategies, plans."""
+
+from streamguard.core.planning import ComponentBudget
+from streamguard.core.planning_keep import (
+    KeepEdges,
+    LastMessages,
+    LastTokens,
+    Summarise,
+    by_score,
+    newest_first,
+    oldest_first,
+)
+from streamguard.planner.chunks import Chunk
+from streamguard.planner.plan import Plan, Report
+from streamguard.planner.planner import BudgetPlanner
+
+__all__ = [
+    "BudgetPlanner",
+    "Chunk",
+    "ComponentBudget",
+    "KeepEdges",
+    "LastMessages",
+    "LastTokens",
+    "Plan",
+    "Report",
+    "Summarise",
+    "by_score",
+    "newest_first",
+    "oldest_first",
+]

@@ -1,0 +1,227 @@
+"""``BudgetPlanner``: splits a context window into components and renders the messages."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import Any, Self
+
+import anyio.to_thread
+
+from streamguard.catalog import Catalog
+from streamguard.core.counting import CountText
+from streamguard.core.planning import ComponentBudget
+from streamguard.core.planning_keep import by_score, newest_first, oldest_first
+from streamguard.core.planning_units import Grouping, Message, Unit, component_of, split_turn
+from streamguard.errors import ConfigurationError
+from streamguard.planner.chunks import SEPARATOR, Arrange, Chunk, ChunkMessage, Chunks, joined
+from streamguard.planner.draft import Ask, Draft, Space, Summaries
+from streamguard.planner.plan import Plan
+from streamguard.planner.sheet import Sheet
+
+RESERVE = 0.2
+"""The fraction of the window that is kept for the output unless said otherwise."""
+
+COMPONENTS = (
+    ComponentBudget("system", kind="fixed", priority=100),
+    ComponentBudget("few_shot", kind="dynamic", share=0.1, priority=20, keep=oldest_first),
+    ComponentBudget("history", kind="growing", share=0.4, priority=60, keep=newest_first),
+    ComponentBudget("retrieved", kind="dynamic", share=0.3, priority=40, keep=by_score),
+    ComponentBudget("user", kind="fixed", priority=100),
+)
+"""The components a planner has unless said otherwise; those given replace them by name."""
+
+_BIG = 32_768
+
+
+class BudgetPlanner:
+    """Plans the messages of one conversation with one model.
+
+    ::
+
+        planner = BudgetPlanner("gpt-4o")
+        planner.add_message({"role": "system", "content": "Answer from the documents."})
+        planner.add_chunks([("Oslo is the capital of Norway.", 0.9)])
+        planner.add_message({"role": "user", "content": "What is the capital of Norway?"})
+        plan = planner.plan()
+
+    A message's component comes from its role: ``system``, ``few_shot`` (by the names
+    ``example_user`` and ``example_assistant``), ``user`` (the last question and whatever stands
+    at the very end) and ``history`` (the rest). Order is kept; chunks come just before the
+    question.
+
+    Args:
+        model: whose tokenizer counts and whose context window is planned.
+        components: budgets that replace those of ``COMPONENTS`` with the same name, or add to
+            them.
+        window: tokens of the context window, where the catalog does not know the model.
+        reserve: kept for the output: a fraction of the window, or tokens.
+        trim: False refuses instead of trimming anything (legal and medical text).
+        request: the rest of the request body (tools, response_format, …), counted too.
+        catalog: where context windows are looked up.
+        chunk_message: makes the message of the kept chunks' texts.
+        arrange: the order of the kept chunks, see ``Chunks``.
+        cache: counts a text, from memory where it can.
+
+    Raises:
+        ConfigurationError: the window is unknown or a figure cannot be.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        components: Iterable[ComponentBudget] = (),
+        window: int | None = None,
+        reserve: float = RESERVE,
+        trim: bool = True,
+        request: Mapping[str, Any] | None = None,
+        catalog: Catalog | None = None,
+        chunk_message: ChunkMessage = joined,
+        arrange: Arrange = "edges",
+        cache: CountText | None = None,
+    ) -> None:
+        self.model = model
+        self._catalog = catalog or Catalog()
+        self._given = (window, reserve)
+        window = window or self._catalog.model_info(model).context_window
+        self.space = _space(model, window, reserve, trim=trim)
+        own = {budget.name: budget for budget in (*COMPONENTS, *components)}
+        self.budgets = own
+        self._sheet = Sheet(model, request or {}, cache)
+        self._chunks = Chunks(chunk_message, arrange)
+        self._entries: list[Message | Chunk] = []
+        self._summaries: Summaries = {}
+        self._plain = True
+        self._groups = {name: Grouping(pairs=name == "few_shot") for name in own}
+
+    def add_message(self, message: Message, component: str | None = None) -> Self:
+        """Add a message; without ``component`` it goes where its role says.
+
+        A tool's result always joins the call it answers.
+
+        Raises:
+            ConfigurationError: there is no such component.
+        """
+        owner = next((group for group in self._groups.values() if group.owns(message)), None)
+        group = owner or self._group(component or component_of(message))
+        group.add(message, len(self._entries))
+        self._entries.append(message)
+        return self
+
+    def add_messages(self, messages: Iterable[Message], component: str | None = None) -> Self:
+        """Add messages in order, see ``add_message``."""
+        for message in messages:
+            self.add_message(message, component)
+        return self
+
+    def add_chunks(
+        self, chunks: Iterable[Chunk | tuple[str, float]], component: str = "retrieved"
+    ) -> Self:
+        """Add retrieved texts with their scores; more is better.
+
+        Raises:
+            ConfigurationError: there is no such component.
+        """
+        group = self._group(component)
+        if self.budgets[component].kind != "dynamic":
+            message = f"chunks need a dynamic component, and {component!r} is not"
+            raise ConfigurationError(message)
+        for chunk in chunks:
+            text, score = chunk
+            group.append(Unit((len(self._entries),), role="chunk", score=float(score)))
+            self._entries.append(Chunk(text, float(score)))
+        return self
+
+    def plan(self) -> Plan:
+        """Fit everything added into the window, less the reserve.
+
+        Raises:
+            ContextWindowExceededError: what may not be trimmed does not fit.
+            ConfigurationError: a summariser is asynchronous; await ``aplan`` instead.
+        """
+        self._count()
+        return _drive(self._draft().steps())
+
+    async def aplan(self) -> Plan:
+        """``plan`` for the event loop: big texts are counted in a thread, summaries awaited."""
+        if sum(self._characters(unit) for unit in self._uncounted()) > _BIG:
+            await anyio.to_thread.run_sync(self._count)
+        else:
+            self._count()
+        steps = self._draft().steps()
+        try:
+            asked = next(steps)
+            while True:
+                summary = asked[0].by(asked[1])
+                asked = steps.send(await summary if inspect.isawaitable(summary) else summary)
+        except StopIteration as end:
+            plan: Plan = end.value
+            return plan
+
+    def _group(self, component: str) -> Grouping:
+        if component not in self._groups:
+            message = f"no component {component!r}; there are {', '.join(self._groups)}"
+            raise ConfigurationError(message)
+        return self._groups[component]
+
+    def _draft(self) -> Draft:
+        units = {name: list(group.units) for name, group in self._groups.items()}
+        if not units["user"]:
+            units["history"], units["user"] = split_turn(units["history"])
+        parts = [(budget, units[budget.name]) for budget in self.budgets.values()]
+        return Draft(
+            self._sheet,
+            self.space,
+            list(self._entries),
+            parts,
+            self._chunks,
+            self._summaries,
+            plain=self._plain,
+        )
+
+    def _uncounted(self) -> list[Unit]:
+        return [unit for group in self._groups.values() for unit in group.uncounted()]
+
+    def _characters(self, unit: Unit) -> int:
+        return sum(len(str(self._entries[at])) for at in unit.positions)
+
+    def _count(self) -> None:
+        for group in self._groups.values():
+            group.count(self._cost)
+
+    def _cost(self, unit: Unit) -> float:
+        entries = [self._entries[at] for at in unit.positions]
+        first = entries[0]
+        if isinstance(first, Chunk):
+            return self._sheet.text(SEPARATOR + first.text)
+        messages = [entry for entry in entries if not isinstance(entry, Chunk)]
+        self._plain = self._plain and self._sheet.is_plain(messages)
+        return self._sheet.cost(messages)
+
+
+def _drive(steps: Generator[Ask, str, Plan]) -> Plan:
+    try:
+        asked = next(steps)
+        while True:
+            summary = asked[0].by(asked[1])
+            if not isinstance(summary, str):
+                close: Callable[[], None] = getattr(summary, "close", lambda: None)
+                close()
+                message = "the summariser is asynchronous; use `await planner.aplan()`"
+                raise ConfigurationError(message)
+            asked = steps.send(summary)
+    except StopIteration as end:
+        plan: Plan = end.value
+        return plan
+
+
+def _space(model: str, window: int | None, reserve: float, *, trim: bool) -> Space:
+    if window is None:
+        message = f"the context window of {model!r} is not known; give window= in tokens"
+        raise ConfigurationError(message)
+    tokens = reserve if isinstance(reserve, int) else -int(-(reserve * window) // 1)
+    if isinstance(reserve, bool) or not 0 <= tokens < window:
+        message = f"reserve={reserve!r} must leave room in the window of {window:,} tokens"
+        raise ConfigurationError(message)
+    return Space(window, tokens, trim)
