@@ -75,6 +75,7 @@ class GeminiStream(JSONStream):
 
     def __init__(self, request: Request) -> None:
         super().__init__()
+        self._choices = request.choices
         self._array = False
         self._begun = False
         self._elements = 0
@@ -98,18 +99,20 @@ class GeminiStream(JSONStream):
     def observe(self, doc: dict[str, Any], name: str) -> bool:
         """Usage, open candidates and what the ending repeats."""
         self._elements += 1
-        self._ended = self._ended or "error" in doc or name == "error"
         self._reported = self._reported.merged(read_usage(doc.get("usageMetadata")))
         self._head |= {key: doc[key] for key in ("modelVersion", "responseId") if key in doc}
         for candidate in objects(doc.get("candidates")):
             index = fields.count(candidate, "index") or 0
             self._open[index] = candidate.get("finishReason") is None
+        finished = len(self._open) >= self._choices and not any(self._open.values())
+        self._ended = self._ended or finished or "error" in doc or name == "error"
         return False
 
     def reopen(self, doc: dict[str, Any]) -> None:
         """Candidates that the chunk finished go on to the ending."""
         doc.pop("usageMetadata", None)
         self._elements -= 1
+        self._ended = False
         for candidate in objects(doc.get("candidates")):
             self._open[fields.count(candidate, "index") or 0] = True
             candidate.pop("finishReason", None)
