@@ -9,7 +9,7 @@ from typing import Any
 from streamguard.core.counting import count_prompt
 from streamguard.core.prompt import Prompt, PromptCount
 from streamguard.errors import ProtocolError
-from streamguard.protocols import chat_prompt, responses_prompt
+from streamguard.protocols import anthropic_prompt, chat_prompt, gemini_prompt, responses_prompt
 from streamguard.tokenizers import encoding_for_model, get_tokenizer
 
 Render = Callable[[Mapping[str, Any], str], Prompt]
@@ -30,8 +30,10 @@ def count_request(body: Mapping[str, Any], model: str | None = None) -> PromptCo
 
 
 def _renderer(body: Mapping[str, Any]) -> Render:
+    if body.get("contents") is not None:
+        return gemini_prompt.render
     if isinstance(body.get("messages"), list):
-        return chat_prompt.render
+        return anthropic_prompt.render if "claude" in str(body.get("model")) else chat_prompt.render
     if body.get("input") is not None or body.get("instructions") or body.get("prompt"):
         return responses_prompt.render
     message = "the body has no messages, input, contents or prompt: not a known request"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import ceil
 
+from streamguard.core.estimate import Estimator
 from streamguard.core.prompt import Prompt, PromptCount
 from streamguard.core.tokens import Tokenizer
 
@@ -13,25 +14,30 @@ CountText = Callable[[Tokenizer, str], int]
 
 
 def count_prompt(
-    prompt: Prompt, tokenizer: Tokenizer, cache: CountText | None = None
+    prompt: Prompt,
+    tokenizer: Tokenizer,
+    cache: CountText | None = None,
 ) -> PromptCount:
     """Count ``prompt`` with ``tokenizer``; the components sum to ``input_tokens``.
 
-    The estimate is each part's text tokens times the prompt's ratio plus its fixed tokens;
-    the margin is added on top and rounded up.
+    Texts are scaled by the prompt's ratio and margin and rounded up; fixed tokens are added.
+    The method is "bound" as soon as one part is.
     """
+    unit, counter = 1, tokenizer
+    if prompt.weights is not None:
+        unit, counter = 1000, Estimator(tokenizer, prompt.weights)
     count = cache or _count
-    sums: dict[str, float] = {}
-    bound = False
+    scale = prompt.ratio * (1.0 + prompt.margin) / unit
+    texts: dict[str, float] = {}
+    fixed: dict[str, int] = {}
     for part in prompt.parts:
-        tokens = count(tokenizer, part.text) if part.text else 0
-        value = tokens * prompt.ratio + part.tokens
-        sums[part.component] = sums.get(part.component, 0.0) + value
-        bound = bound or part.bound
-    components = _rounded(sums, 1.0 + prompt.margin)
+        if part.text:
+            texts[part.component] = texts.get(part.component, 0.0) + count(counter, part.text)
+        fixed[part.component] = fixed.get(part.component, 0) + part.tokens
+    components = _summed(texts, fixed, scale)
     return PromptCount(
         input_tokens=sum(components.values()),
-        method="bound" if bound else prompt.method,
+        method="bound" if any(part.bound for part in prompt.parts) else prompt.method,
         margin=prompt.margin,
         components=components,
     )
@@ -41,12 +47,13 @@ def _count(tokenizer: Tokenizer, text: str) -> int:
     return tokenizer.count(text)
 
 
-def _rounded(sums: dict[str, float], scale: float) -> dict[str, int]:
-    """Whole tokens by component that sum to the rounded-up total."""
-    rounded: dict[str, int] = {}
+def _summed(texts: dict[str, float], fixed: dict[str, int], scale: float) -> dict[str, int]:
+    """Whole tokens by component: the scaled texts sum to their rounded-up total."""
+    components = dict(fixed)
     running, given = 0.0, 0
-    for component, value in sums.items():
+    for component, value in texts.items():
         running += value * scale
-        rounded[component] = max(0, ceil(running - 1e-6) - given)
-        given += rounded[component]
-    return rounded
+        whole = ceil(running - 1e-6) - given
+        given += whole
+        components[component] = components[component] + whole
+    return {component: max(0, tokens) for component, tokens in components.items() if tokens}

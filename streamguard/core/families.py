@@ -6,20 +6,22 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+from streamguard.core.estimate import Weights
 from streamguard.usage import Method
 
 
 class Family(NamedTuple):
     """A group of models whose prompts are billed alike.
 
-    ``ratio`` scales token counts of the nearest public encoding, ``margin`` is the fraction
+    ``weights`` estimate texts from the nearest public encoding, ``margin`` is the fraction
     added on top so that under-counts are rare; both are fitted for calibrated families.
     """
 
     name: str
     method: Method = "exact"
-    ratio: float = 1.0
     margin: float = 0.0
+    weights: Weights | None = None
+    ratio: float = 1.0
 
 
 CLASSIC = Family("gpt")
@@ -28,9 +30,20 @@ CLASSIC = Family("gpt")
 HARMONY = Family("gpt-5")
 """GPT-5 and newer: the format that OpenAI published with gpt-oss, under ``openai/harmony``."""
 
-UNKNOWN = Family("unknown", "calibrated", 1.0, 0.25)
-"""Other tokenizers (Llama, Qwen, Mistral, DeepSeek, …): most need up to a fifth more tokens
-than o200k for English and code; other scripts vary more, hence the margin."""
+CLAUDE = Family("claude", "calibrated", 0.08, Weights(1.01, 1.45, 0.55))
+"""Claude 3 to 4.6: one tokenizer."""
+
+CLAUDE_NEW = Family("claude-new", "calibrated", 0.12, Weights(1.15, 1.9, 0.8))
+"""Claude Opus 4.7 and newer: a tokenizer that makes more tokens of the same text."""
+
+GEMINI = Family("gemini", "calibrated", 0.05, Weights(1.0, 0.15, 0.55, 1.0))
+"""Gemini up to 2.5."""
+
+GEMINI_3 = Family("gemini-3", "calibrated", 0.05, Weights(1.0, 0.15, 0.55, 1.0))
+"""Gemini 3 and newer: the same tokenizer, other media."""
+
+UNKNOWN = Family("unknown", "calibrated", 0.2, Weights(1.0, 0.6, 0.3, 0.7))
+"""Other tokenizers (Llama, Qwen, Mistral, DeepSeek, …): smaller vocabularies than o200k."""
 
 _RULES: tuple[tuple[re.Pattern[str], Family], ...] = tuple(
     (re.compile(pattern), family)
@@ -38,6 +51,11 @@ _RULES: tuple[tuple[re.Pattern[str], Family], ...] = tuple(
         (r"gpt-(?:[5-9]|\d\d)[\d.]*-chat", CLASSIC),
         (r"gpt-(?:[5-9]|\d\d)", HARMONY),
         (r"gpt-[34]|gpt-35|chatgpt|o[1-9](?:$|-)|codex-mini", CLASSIC),
+        (r"claude-(?:opus-4-[7-9]|\w+-[5-9]|\w+-\d\d)(?!\d{3})", CLAUDE_NEW),
+        (r"claude-(?:instant|2|3|\w+-4|\w+-3)", CLAUDE),
+        (r"claude", CLAUDE_NEW),
+        (r"gemini-(?:[012]|pro|flash|embedding-0)|gemma|text-embedding-00", GEMINI),
+        (r"gemini", GEMINI_3),
         (r"text-embedding|(?:davinci|babbage)-002|gpt-3\.5-turbo-instruct", CLASSIC),
     )
 )

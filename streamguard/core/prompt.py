@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from streamguard.core.estimate import Weights
 from streamguard.usage import Method
 
 Component = Literal[
@@ -30,14 +31,16 @@ class Part(NamedTuple):
 class Prompt:
     """All parts of a prompt, in order, and how exact the rendering is by nature.
 
-    ``ratio`` scales the text's token count (calibrated families), ``margin`` is the fraction
-    that was added so that under-counts are rare.
+    Texts are counted by ``weights`` where the model's tokenizer is not public, and scaled by
+    ``ratio`` (which online calibration corrects); ``margin`` is the fraction added to texts so
+    that under-counts are rare. Fixed tokens are never scaled.
     """
 
     parts: tuple[Part, ...]
     method: Method = "exact"
     ratio: float = 1.0
     margin: float = 0.0
+    weights: Weights | None = None
 
 
 @dataclass(frozen=True, slots=True)

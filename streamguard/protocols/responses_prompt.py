@@ -46,7 +46,7 @@ def render(body: Mapping[str, Any], model: str) -> Prompt:
     """
     family = family_of(model)
     parts = tuple(_Renderer(body, model).parts())
-    return Prompt(parts, family.method, family.ratio, family.margin)
+    return Prompt(parts, family.method, family.ratio, family.margin, family.weights)
 
 
 class _Renderer:
