@@ -24,6 +24,7 @@ class _Entry(NamedTuple):
 
 _COMMANDS = {
     "demo": _Entry("streamguard.cli.demo", "demo", "The whole story, on this machine."),
+    "usage": _Entry("streamguard.cli.usage", "usage", "The usage ledger: totals, top, outliers."),
     "count": _Entry("streamguard.cli.count", "count", "Tokens and cost of a text or a request."),
 }
 
