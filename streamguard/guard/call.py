@@ -117,7 +117,7 @@ class Call:
 
     def learn_oversized(self, error: StreamGuardError) -> None:
         """Remember that the provider itself refused this request as oversized."""
-        self._engine.learn_oversized(self.assessment, error)
+        self._engine.learn_oversized(self.assessment.subject.request.body, error)
 
     async def finish(self, spent: Spent) -> Usage:
         """Settle what was used, or release the hold of a call that was not billed.

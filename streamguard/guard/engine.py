@@ -173,9 +173,9 @@ class Engine:
         self.teller.admitted(assessment, call.allowance, grant)
         return call
 
-    def learn_oversized(self, assessment: Assessment, error: StreamGuardError) -> None:
-        """Remember that the provider refused this request as oversized."""
-        self._refusals.remember(assessment.subject.request.body, error, assessment.terms.limits)
+    def learn_oversized(self, body: Mapping[str, Any], error: StreamGuardError) -> None:
+        """Remember that the provider refused the request with this body as oversized."""
+        self._refusals.remember(body, error, ())
 
     async def _reserve(self, assessment: Assessment) -> Grant:
         subject, terms = assessment.subject, assessment.terms

@@ -41,6 +41,14 @@ class Teller:
             )
         )
 
+    def retry(self, event: EventName, subject: Subject | None, **figures: Any) -> None:
+        """A retry loop went on or gave up; ``subject`` is unknown where no call was guarded."""
+        if subject is not None:
+            self.tell(event, subject, **figures)
+        else:
+            now = self._clock()
+            self._emit(UsageEvent(event=event, request_id="unguarded", at=now, **figures))
+
     async def open(self) -> None:
         """Open the sinks that have an ``open``.
 

@@ -54,11 +54,13 @@ def oversized_error(error: BaseException) -> StreamGuardError | None:
 
 def status_of(error: BaseException) -> int | None:
     """The HTTP status an SDK's exception tells of (google-genai calls it ``code``)."""
-    for name in ("status_code", "code"):
-        status = getattr(error, name, None)
-        if type(status) is int:
-            return status
-    return None
+    told = (
+        (error, "status_code"),
+        (error, "code"),
+        (getattr(error, "response", None), "status_code"),
+    )
+    found = (getattr(holder, name, None) for holder, name in told)
+    return next((status for status in found if type(status) is int), None)
 
 
 def failed(error: BaseException) -> Spent:
