@@ -1,0 +1,69 @@
+"""How long a prompt may be, the other side of ``admission``; and what makes it fit. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
+
+from streamguard.core.admission import Ask, Rates, applies, demand
+from streamguard.core.prompt import PromptCount
+from streamguard.limits import Limit
+
+
+class FitReport(Protocol):
+    """What a fit tells of its work."""
+
+    @property
+    def trimmed_tokens(self) -> int:
+        """Tokens that were left out."""
+
+
+Fitted = tuple[Mapping[str, Any], FitReport]
+Fit = Callable[[Mapping[str, Any], int], Fitted | Awaitable[Fitted]]
+"""From a chat body and the input tokens it may have to a shorter body and its report.
+
+It raises ``ContextWindowExceededError`` where the body cannot be made to fit.
+"""
+
+
+class Trimmed(NamedTuple):
+    """A prompt that was shortened: input tokens before and after, and what it had to fit."""
+
+    before: int
+    after: int
+    room: int
+
+
+_ONE = PromptCount(1, "exact")
+_COUNTED = frozenset({"tokens", "input_tokens", "cost"})
+
+
+def input_room(
+    ask: Ask, limits: Sequence[Limit], scope: Mapping[str, str], rates: Rates
+) -> int | None:
+    """The most input tokens that the context window and the per-request budgets leave.
+
+    ``None`` where nothing bounds them. Windows of time are left out: they empty by themselves.
+
+    Raises:
+        ProtocolError: a cost budget applies and the model's price is unknown.
+    """
+    rooms = [
+        _room_in(limit, ask, scope, rates)
+        for limit in limits
+        if limit.span is None and limit.unit in _COUNTED and not limit.soft
+        if applies(limit, scope)
+    ]
+    if rates.context_window is not None:
+        reserve = min(ask.cap, ask.reserve) * bool(ask.choices)
+        rooms.append(rates.context_window - reserve)
+    known = [room for room in rooms if room is not None]
+    return max(0, min(known)) if known else None
+
+
+def _room_in(limit: Limit, ask: Ask, scope: Mapping[str, str], rates: Rates) -> int | None:
+    named = replace(_ONE, model=ask.count.model)
+    one = demand(limit, replace(ask, count=named), scope, rates)
+    left = limit.amount - ask.least * ask.choices * one.rate
+    return left // one.fixed if one.fixed else None
