@@ -32,7 +32,7 @@ class Exchange:
         self._settings = settings
         self._receive = receive
         self._app_scope = anyio.CancelScope()
-        self._responder = Responder(call, send, self._app_scope.cancel, state)
+        self._responder = Responder(call, send, self._final, self._app_scope.cancel, state)
         self._left = anyio.Event()
         self._gone = False
         self._body: bytes | None = None
@@ -56,6 +56,9 @@ class Exchange:
             await self._call.finish(self._spent(failure))
         if failure is not None and not self._responder.done:
             raise failure
+
+    def _final(self) -> None:
+        self._call.finish_soon(self._spent(None))
 
     async def _replay(self) -> Message:
         """The app's ``receive``: the body once, then the client's leaving."""

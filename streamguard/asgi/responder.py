@@ -21,7 +21,9 @@ MAX_WHOLE_BYTES = 64 * 1024 * 1024
 class Responder:
     """Sees every message of the app's response. One object a request.
 
-    ``stop`` is called when the app has nothing left to do: it must cancel the app's scope.
+    ``final`` is called just before the final body is sent, so that the books are on their way
+    when the client may send its next request. ``stop`` is called when the app has nothing left
+    to do: it must cancel the app's scope.
     Nothing is raised from ``send``: an app that is cancelled closes its upstream, one that
     gets an exception from ``send`` does not always.
 
@@ -35,12 +37,14 @@ class Responder:
         self,
         call: Call,
         send: Send,
+        final: Callable[[], None],
         stop: Callable[[], None],
         state: Callable[[], StreamState] | None = None,
     ) -> None:
         """``state`` makes the stream's wire format where it is not the request's own."""
         self._call = call
         self._send = send
+        self._final = final
         self._stop = stop
         self._state = state
         self._mode: Mode = "empty"
@@ -109,6 +113,8 @@ class Responder:
                 self._learn()
 
     async def _on_stream(self, stream: MeteredStream, body: bytes, more: bool) -> None:
+        if stream.wants_more(len(body)):
+            await stream.more(len(body))
         out = stream.feed(body)
         if not more and not stream.over:
             out += stream.finish()
@@ -143,7 +149,9 @@ class Responder:
         self._size += len(body)
 
     async def _pass(self, body: bytes, more: bool) -> None:
-        self.done = self.done or not more
+        if not more:
+            self.done = True
+            self._final()
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _refuse(self, reason: str) -> None:
@@ -151,6 +159,7 @@ class Responder:
         self.done = True
         self.status = 502
         self._whole = Spent("unmetered")
+        self._final()
         error = {"message": reason, "type": "api_error", "code": "unmetered"}
         body = json.dumps({"error": error}).encode()
         pairs = [("content-type", "application/json"), ("content-length", str(len(body)))]

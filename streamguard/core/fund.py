@@ -32,6 +32,10 @@ class Fund:
         """What inner calls used, and all that those still running have drawn."""
         return _plus(self._spent, self._open)
 
+    def add(self, output_tokens: int) -> None:
+        """Hold more output."""
+        self._left = _plus(self._left, Draw(0, output_tokens))
+
     def draw(self, input_tokens: int, output_tokens: int) -> Draw:
         """Take as much of the need as is left."""
         taken = Draw(

@@ -95,6 +95,10 @@ class StreamMeter:
             self._allowance += more
             self._headroom += more
 
+    def sync(self) -> None:
+        """Count exactly, so that ``headroom`` is exact."""
+        self._headroom = self._allowance - self.observed
+
     def feed(self, data: bytes) -> bytes:
         """The bytes to forward now: whole frames untouched, hidden ones left out.
 

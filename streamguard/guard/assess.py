@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from streamguard.core.accounts import Balance, Refusal
 from streamguard.core.admission import Ask, Rates, Terms, shown
 from streamguard.core.prompt import PromptCount
+from streamguard.core.room import Trimmed
 from streamguard.core.wire import Request, WireProtocol
 from streamguard.errors import WindowBudgetExceededError
 from streamguard.guard.settings import Settings
@@ -17,13 +19,22 @@ from streamguard.limits import Limit, Unit
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Which request this is and whom it is charged to."""
+    """Which request this is and whom it is charged to.
+
+    ``received`` is the body as the client sent it, where the guard put another in its place.
+    """
 
     request_id: str
     protocol: WireProtocol
     request: Request
     identity: Identity
     endpoint: str
+    received: Mapping[str, Any] | None = None
+
+    @property
+    def original_body(self) -> Mapping[str, Any]:
+        """The body as the client sent it."""
+        return self.request.body if self.received is None else self.received
 
     def scope(self) -> dict[str, str]:
         """The value of every scope dimension; unknown is the empty string."""
@@ -40,7 +51,9 @@ class Subject:
 class Assessment:
     """A request that its per-request budgets and the context window allow.
 
-    ``conversation`` is a digest; ``within`` is the id of the guarded request around this one.
+    ``ceiling`` is the output it may have beyond what is held at first;
+    ``conversation`` is a digest; ``within`` is the id of the guarded request around this one;
+    ``trimmed`` tells of a prompt that was shortened.
     """
 
     subject: Subject
@@ -48,7 +61,9 @@ class Assessment:
     rates: Rates
     terms: Terms
     conversation: str | None = None
+    ceiling: int = 0
     within: str | None = None
+    trimmed: Trimmed | None = None
 
     @property
     def input_tokens(self) -> int:

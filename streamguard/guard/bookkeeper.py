@@ -31,7 +31,7 @@ class Bookkeeper:
         self.loop: asyncio.AbstractEventLoop | None = None
         self._opened = False
         self._lock = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def open(self) -> None:
         """Open the store once; later calls cost nothing."""
@@ -73,11 +73,22 @@ class Bookkeeper:
             )
         except StoreUnavailableError as error:
             self._on_error(reservation, error)
-            self._in_background(self._release_later(reservation))
+            self.in_background(self._release_later(reservation))
             raise
         except BaseException:
-            self._in_background(self._release_later(reservation))
+            self.in_background(self._release_later(reservation))
             raise
+
+    async def extend(self, reservation: str, want: int) -> int:
+        """Hold up to ``want`` more output tokens; 0 when refused or out of reach."""
+        try:
+            decision = await self._timed(
+                self._store.extend(reservation, want=want, least=1, ttl=self._settings.hold_ttl)
+            )
+        except StoreUnavailableError as error:
+            self._on_error(reservation, error)
+            return 0
+        return decision.output if isinstance(decision, Grant) else 0
 
     async def settle(self, reservation: str, amounts: Sequence[int]) -> None:
         """Charge what was used; when the store is out of reach, again later."""
@@ -93,12 +104,12 @@ class Bookkeeper:
 
     def renew(self, reservation: str) -> None:
         """Keep a hold alive, in the background."""
-        self._in_background(self._renew(reservation))
+        self.in_background(self._renew(reservation))
 
     async def _surely(self, reservation: str, ask: Callable[[], Awaitable[Any]]) -> None:
         # A task of its own survives a native cancellation of the request's task, which a
         # shielded scope alone does not; the scope keeps us waiting under anyio's.
-        first = self._in_background(self._once(reservation, ask))
+        first = self.in_background(self._once(reservation, ask))
         with anyio.CancelScope(shield=True):
             await asyncio.shield(first)
 
@@ -107,7 +118,7 @@ class Bookkeeper:
             await self._timed(ask())
         except StoreUnavailableError as error:
             self._on_error(reservation, error)
-            self._in_background(self._again(reservation, ask))
+            self.in_background(self._again(reservation, ask))
 
     async def _again(self, reservation: str, ask: Callable[[], Awaitable[Any]]) -> None:
         for attempt in range(SETTLE_ATTEMPTS):
@@ -143,7 +154,8 @@ class Bookkeeper:
             )
             raise StoreUnavailableError(message) from error
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run on, whatever happens to the request; ``close`` waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -26,13 +26,18 @@ from streamguard.usage import Usage
 if TYPE_CHECKING:
     from streamguard.guard.engine import Engine
 
+SLACK = 16
+"""Output tokens held beyond the allowance while the provider may send more than it: what comes
+with the chunk that is cut is billed, and must not be over the budget."""
+
 
 class Call:
     """What the shells hold while a call runs. ``finish`` settles exactly once.
 
     Attributes:
         assessment: the request and its count.
-        allowance: output tokens all choices together may produce.
+        allowance: output tokens all choices together may produce by what is held.
+        ceiling: output tokens they may produce if more can be held while they stream.
         body: the body to send: the client's own object when nothing had to change.
         fund: what the reservation holds, for calls made inside this one.
     """
@@ -50,11 +55,16 @@ class Call:
         self._engine = engine
         self.assessment = assessment
         self.grant = grant
-        self.allowance = grant.output + (drawn.output_tokens if drawn else 0)
+        self._held = grant.output + (drawn.output_tokens if drawn else 0)
+        self.ceiling = max(self._held, assessment.ceiling)
+        self.extensible = self.ceiling > self._held
+        self._slack = SLACK if self.extensible and outer is None else 0
+        self.allowance = self._allowed()
         self.fund = Fund(assessment.input_tokens, self.allowance)
         self.body = self._rewritten()
         self._outer = outer
         self._drawn = drawn
+        self._meters: list[StreamMeter] = []
         self._finished = False
         self._began = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
@@ -81,7 +91,7 @@ class Call:
     @property
     def changed(self) -> bool:
         """Whether ``body`` differs from what the client sent."""
-        return self.body is not self.assessment.subject.request.body
+        return self.body is not self.assessment.subject.original_body
 
     @property
     def elapsed(self) -> float:
@@ -96,9 +106,46 @@ class Call:
     def meter(self, state: StreamState | None = None) -> StreamMeter:
         """A meter for the response stream, in the request's own wire format by default."""
         subject = self.assessment.subject
-        return StreamMeter(
+        meter = StreamMeter(
             state or subject.protocol.stream(subject.request), self.tokenizer, self.allowance
         )
+        self._meters.append(meter)
+        return meter
+
+    def extend_soon(self, want: int) -> asyncio.Task[int]:
+        """Hold up to ``want`` more output tokens, in the background."""
+        return self._engine.books.in_background(self.extend(want))
+
+    async def extend(self, want: int) -> int:
+        """Hold up to ``want`` more output tokens and allow them; how many were granted.
+
+        A call inside another one extends that one's hold. None granted means none later.
+        """
+        want = min(want, self.ceiling - self._held)
+        if self._finished:
+            granted = 0
+        elif self._outer is not None and self._drawn is not None:
+            granted = await self._draw_more(self._outer, self._drawn, want)
+        else:
+            granted = await self._engine.books.extend(self.request_id, want)
+        self._held += granted
+        self.extensible = granted > 0 and self._held < self.ceiling
+        more, self.allowance = self._allowed() - self.allowance, self._allowed()
+        self.fund.add(more)
+        for meter in self._meters:
+            meter.extend(more)
+        return more
+
+    def _allowed(self) -> int:
+        """What may be handed on: short of the ceiling, the chunk that crosses must be held too."""
+        return self._held if self._held >= self.ceiling else max(0, self._held - self._slack)
+
+    async def _draw_more(self, outer: Call, drawn: Draw, want: int) -> int:
+        if outer.fund.left.output_tokens < want:
+            await outer.extend(want - outer.fund.left.output_tokens)
+        more = outer.fund.draw(0, want).output_tokens
+        self._drawn = Draw(drawn.input_tokens, drawn.output_tokens + more)
+        return more
 
     def headers(self) -> list[tuple[str, str]]:
         """The ``x-streamguard-*`` headers of an admitted call."""
@@ -119,6 +166,10 @@ class Call:
         """Remember that the provider itself refused this request as oversized."""
         self._engine.learn_oversized(self.assessment.subject.request.body, error)
 
+    def finish_soon(self, spent: Spent) -> None:
+        """Settle in the background; the guard's ``close`` waits for it."""
+        self._engine.books.in_background(self.finish(spent))
+
     async def finish(self, spent: Spent) -> Usage:
         """Settle what was used, or release the hold of a call that was not billed.
 
@@ -130,7 +181,9 @@ class Call:
         self._finished = True
         if self._timer is not None:
             self._timer.cancel()
+        self.extensible = False
         usage = self._usage(spent)
+        self._engine.learn_output(self.assessment, spent.outcome, usage)
         if self._tally is not None:
             self._tally.received(usage.output_tokens or 0)
         try:
@@ -188,7 +241,7 @@ class Call:
         subject = self.assessment.subject
         cap = None
         if subject.request.produces_output:
-            cap = max(1, self.allowance // subject.request.choices)
+            cap = max(1, self.ceiling // subject.request.choices)
         return subject.protocol.rewrite(subject.request, cap)
 
     def _schedule_renew(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from streamguard.catalog import Catalog
 from streamguard.core.accounts import Grant, Refusal
 from streamguard.core.admission import Rates
 from streamguard.core.admission import terms as terms_of
+from streamguard.core.learning import OutputLearner
 from streamguard.core.wire import Request, WireProtocol
 from streamguard.errors import (
     OversizedRetryError,
@@ -21,12 +23,12 @@ from streamguard.errors import (
 )
 from streamguard.guard.assess import Assessment, Preflight, Subject, ask_for, window_error
 from streamguard.guard.bookkeeper import Bookkeeper
-from streamguard.guard.call import Call
+from streamguard.guard.call import SLACK, Call
 from streamguard.guard.context import current_call, current_identity
 from streamguard.guard.counter import PromptCounter
 from streamguard.guard.joining import join
 from streamguard.guard.refusals import Refusals
-from streamguard.guard.settings import Settings
+from streamguard.guard.settings import Settings, is_reasoning
 from streamguard.guard.tally import current_tally
 from streamguard.guard.teller import Teller
 from streamguard.identity import Identity
@@ -37,6 +39,7 @@ from streamguard.sinks.structlog import StructlogSink
 from streamguard.stores import open_store
 from streamguard.stores.base import Store
 from streamguard.tokenizers import warm_up
+from streamguard.usage import Usage
 
 CHAT = "/v1/chat/completions"
 
@@ -62,6 +65,7 @@ class Engine:
         self.books = Bookkeeper(open_store(store), settings, self.teller.store_error)
         self.counter = PromptCounter()
         self._refusals = Refusals()
+        self._learner = OutputLearner()
         self._opened = False
         self._lock = asyncio.Lock()
 
@@ -153,7 +157,7 @@ class Engine:
         tally = current_tally.get()
         if tally is not None:
             tally.tried(subject)
-        assessment = await self._assess(subject)
+        assessment = self._adapted(await self._assess(subject))
         outer = current_call.get()
         drawn = None
         if outer is None or outer.finished:
@@ -176,6 +180,24 @@ class Engine:
     def learn_oversized(self, body: Mapping[str, Any], error: StreamGuardError) -> None:
         """Remember that the provider refused the request with this body as oversized."""
         self._refusals.remember(body, error, ())
+
+    def learn_output(self, assessment: Assessment, outcome: str, usage: Usage) -> None:
+        """Note how long an output was; one that was broken off says nothing."""
+        if outcome in ("completed", "cut") and usage.output_tokens is not None:
+            self._learner.learn(_kind(assessment.subject), usage.output_tokens)
+
+    def _adapted(self, assessment: Assessment) -> Assessment:
+        """Hold at first what such streams usually use, where more can be held on the way."""
+        request, terms = assessment.subject.request, assessment.terms
+        fixed = not self.settings.adaptive_reserve or not request.stream or not terms.demands
+        if fixed or is_reasoning(request.model):
+            return assessment
+        usual = self._learner.estimate(_kind(assessment.subject))
+        first = max(usual or terms.want, terms.least) + SLACK
+        if first >= terms.want:
+            return assessment
+        first_terms = replace(terms, want=first, least=min(first, terms.least + SLACK))
+        return replace(assessment, terms=first_terms, ceiling=terms.want)
 
     async def _reserve(self, assessment: Assessment) -> Grant:
         subject, terms = assessment.subject, assessment.terms
@@ -216,6 +238,11 @@ class Engine:
     def _rates(self, request: Request) -> Rates:
         info = self.catalog.model_info(request.model)
         return Rates(info.context_window, info.input_rate, info.output_rate)
+
+
+def _kind(subject: Subject) -> tuple[str, str]:
+    """What outputs are learnt by."""
+    return subject.request.model, subject.identity.feature or ""
 
 
 def new_request_id() -> str:

@@ -17,14 +17,16 @@ def join(assessment: Assessment, outer: Call) -> tuple[Draw, Assessment]:
     outer allowance. Later ones (an agent's further steps) reserve what the outer call no
     longer covers.
     """
-    terms = assessment.terms
+    want = max(assessment.terms.want, assessment.ceiling)
     first = not outer.fund.joined
-    drawn = outer.fund.draw(assessment.input_tokens, terms.want)
-    lacking = Draw(assessment.input_tokens - drawn.input_tokens, terms.want - drawn.output_tokens)
-    if first and drawn.output_tokens >= terms.least:
+    drawn = outer.fund.draw(assessment.input_tokens, want)
+    lacking = Draw(assessment.input_tokens - drawn.input_tokens, want - drawn.output_tokens)
+    ceiling = 0
+    if first and drawn.output_tokens >= assessment.terms.least:
         lacking = Draw(lacking.input_tokens, 0)
+        ceiling = min(want, outer.ceiling)
     terms = _terms(assessment, drawn, lacking)
-    return drawn, replace(assessment, terms=terms, within=outer.request_id)
+    return drawn, replace(assessment, terms=terms, ceiling=ceiling, within=outer.request_id)
 
 
 def _terms(assessment: Assessment, drawn: Draw, lacking: Draw) -> Terms:

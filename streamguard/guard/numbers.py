@@ -28,7 +28,7 @@ def admitted_headers(call: Call) -> list[tuple[str, str]]:
     headers = [
         ("x-streamguard-request-id", call.request_id),
         ("x-streamguard-input-tokens", str(call.assessment.input_tokens)),
-        ("x-streamguard-output-limit", str(call.allowance)),
+        ("x-streamguard-output-limit", str(call.ceiling)),
     ]
     tight = tightest(list(zip(call.assessment.terms.limits, call.grant.balances, strict=False)))
     if tight is not None:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from streamguard.core.room import Fit
 from streamguard.core.wire import Request
 from streamguard.errors import ConfigurationError
 from streamguard.identity import Identity
@@ -26,6 +27,9 @@ class Settings:
         reserve_output: output tokens reserved for a choice when the request sets no cap.
         reserve_reasoning: the same for models that think before they answer.
         min_output: output tokens a choice must be able to get, else the call is refused.
+        adaptive_reserve: hold what such streams usually use, once that is known, and more while
+            they run; False holds the whole cap. Models that think unseen always hold it all.
+        fit: shortens a chat body that would be refused as too long; without it, it is refused.
         hold_ttl: seconds after which the hold of a crashed worker comes back.
         store_timeout: seconds the guard waits for the store.
         on_disconnect: stop the call when its client leaves, or let it finish.
@@ -36,6 +40,8 @@ class Settings:
     reserve_output: int = 4_096
     reserve_reasoning: int = 16_384
     min_output: int = 1
+    adaptive_reserve: bool = True
+    fit: Fit | None = None
     hold_ttl: float = 120.0
     store_timeout: float = 2.0
     on_disconnect: OnDisconnect = "cancel"

@@ -1,0 +1,44 @@
+"""Trims a request that is too long, where the user asked for it. Never silent."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+
+from streamguard.core.admission import Ask
+from streamguard.core.room import Fit, Trimmed
+from streamguard.guard.assess import Subject, ask_for
+from streamguard.guard.counter import PromptCounter
+from streamguard.guard.settings import Settings
+
+FORMATS = frozenset({"openai_chat"})
+"""Wire formats whose bodies a fit understands."""
+
+
+async def fit_to(
+    room: int | None, subject: Subject, ask: Ask, settings: Settings, counter: PromptCounter
+) -> tuple[Subject, Ask, Trimmed | None]:
+    """The request made to fit ``room`` input tokens; as it is where it fits or nobody asked.
+
+    Raises:
+        ContextWindowExceededError: it cannot be made to fit.
+    """
+    before = ask.count.input_tokens
+    if settings.fit is None or room is None or before <= room:
+        return subject, ask, None
+    if subject.protocol.name not in FORMATS:
+        return subject, ask, None
+    shorter = await _shortened(settings.fit, subject, room)
+    prompt = shorter.protocol.prompt(shorter.request)
+    count = await counter.count(prompt, shorter.request.model)
+    trimmed = Trimmed(before, count.input_tokens, room)
+    return shorter, ask_for(shorter.request, count, settings), trimmed
+
+
+async def _shortened(fit: Fit, subject: Subject, room: int) -> Subject:
+    answer = fit(subject.request.body, room)
+    body, _report = await answer if inspect.isawaitable(answer) else answer
+    request = subject.protocol.parse(body, subject.endpoint)
+    # The path may name the model, and it was normalised since.
+    request = replace(request, model=subject.request.model, cap_field=subject.request.cap_field)
+    return replace(subject, request=request, received=subject.original_body)

@@ -1,0 +1,214 @@
+"""The reserve is learnt, topped up mid-stream, and a refused top-up is a clean cut."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.upstream import count
+
+from streamguard import Guard, Identity, Limit, Usage
+from streamguard.core.billing import Spent
+from streamguard.core.learning import OutputLearner
+from streamguard.guard.call import SLACK
+from streamguard.guard.context import current_call
+from streamguard.guard.metered import MeteredStream
+from streamguard.stores.memory import MemoryStore
+
+pytestmark = pytest.mark.anyio
+
+WORDS = [f" {word}" for word in ("tide", "lamp", "fog", "boat", "bread", "letter")] * 400
+
+
+def body(model: str = "gpt-4o", stream: bool = True, cap: int = 2_000) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "hi"}]
+    return {"model": model, "stream": stream, "max_tokens": cap, "messages": messages}
+
+
+def chunk(text: str) -> bytes:
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o"}
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    return b"data: " + json.dumps({**head, "choices": [choice]}).encode() + b"\n\n"
+
+
+class Case:
+    def __init__(self, capacity: int = 10_000, **settings: Any) -> None:
+        limit = Limit(tokens=capacity, per="hour", name="w")
+        self.guard = Guard([limit], sinks=[], **settings)
+
+    async def begin(self, request: dict[str, Any]) -> Any:
+        subject = await self.guard.subject(
+            request, path="/v1/chat/completions", identity=Identity()
+        )
+        return await self.guard.begin(subject)
+
+    async def teach(self, tokens: int = 40) -> None:
+        for _ in range(20):
+            call = await self.begin(body())
+            await call.finish(Spent("completed", Usage(output_tokens=tokens)))
+
+    async def balance(self) -> Any:
+        return (await self.guard.preflight(body())).balances["w"]
+
+
+async def run(call: Any, words: list[str]) -> tuple[str, MeteredStream]:
+    stream = MeteredStream(call)
+    out = b""
+    for word in words:
+        data = chunk(word)
+        if stream.wants_more(len(data)):
+            await stream.more(len(data))
+        out += stream.feed(data)
+        if stream.over:
+            break
+    text = ""
+    for line in out.split(b"\n\n"):
+        if line.startswith(b"data: {"):
+            for choice in json.loads(line[6:])["choices"]:
+                text += choice["delta"].get("content") or ""
+    return text, stream
+
+
+async def test_before_enough_is_known_the_whole_cap_is_held():
+    case = Case()
+    async with case.guard:
+        call = await case.begin(body())
+        assert (call.allowance, call.extensible) == (2_000, False)
+
+
+async def test_a_learnt_reserve_is_held_and_the_cap_stays():
+    case = Case()
+    async with case.guard:
+        await case.teach(40)
+        call = await case.begin(body())
+        assert (call.allowance, call.ceiling) == (40, 2_000)
+        assert call.body["max_tokens"] == 2_000
+        assert dict(call.headers())["x-streamguard-output-limit"] == "2000"
+        held = (await case.balance()).held
+        assert held == call.assessment.input_tokens + 40 + SLACK
+
+
+@pytest.mark.parametrize("request_body", [body(stream=False), body(model="o3"), body(cap=30)])
+async def test_what_cannot_be_topped_up_is_held_whole(request_body):
+    case = Case(capacity=100_000)
+    async with case.guard:
+        await case.teach(40)
+        for _ in range(20):
+            call = await case.begin(body(model="o3"))
+            await call.finish(Spent("completed", Usage(output_tokens=40)))
+        call = await case.begin(request_body)
+        assert call.allowance == request_body["max_tokens"]
+
+
+async def test_it_can_be_switched_off():
+    case = Case(adaptive_reserve=False)
+    async with case.guard:
+        await case.teach(40)
+        assert (await case.begin(body())).allowance == 2_000
+
+
+async def test_a_long_stream_is_topped_up_before_it_needs_it():
+    case = Case()
+    async with case.guard:
+        await case.teach(40)
+        before = await case.balance()
+        call = await case.begin(body())
+        text, stream = await run(call, WORDS[:1_500])
+        assert text == "".join(WORDS[:1_500])
+        assert not stream.over
+        held = (await case.balance()).held
+        assert call.assessment.input_tokens + count(text) <= held
+        await call.finish(stream.spent("completed"))
+        after = await case.balance()
+        assert after.held == 0
+        assert after.used - before.used == call.assessment.input_tokens + count(text)
+
+
+async def test_a_refused_top_up_is_a_cut_at_what_is_held():
+    case = Case(capacity=1_500)
+    async with case.guard:
+        await case.teach(40)
+        call = await case.begin(body())
+        text, stream = await run(call, WORDS)
+        assert stream.cut
+        assert count(text) == call.allowance < 2_000
+        assert (await case.balance()).remaining == 0
+        await call.finish(stream.spent("cut"))
+        balance = await case.balance()
+        assert 1_500 - SLACK < balance.used <= 1_500
+        assert balance.held == 0
+
+
+async def test_the_cap_is_the_ceiling():
+    case = Case()
+    async with case.guard:
+        await case.teach(40)
+        call = await case.begin(body(cap=700))
+        text, stream = await run(call, WORDS)
+        assert stream.cut
+        assert count(text) == 700
+
+
+async def test_a_store_out_of_reach_grants_nothing():
+    class Broken(MemoryStore):
+        async def extend(self, *args: Any, **kwargs: Any) -> Any:
+            from streamguard import StoreUnavailableError
+
+            raise StoreUnavailableError("no")
+
+    case = Case(store=Broken())
+    async with case.guard:
+        await case.teach(40)
+        call = await case.begin(body())
+        text, stream = await run(call, WORDS)
+        assert count(text) == 40
+        await call.finish(stream.spent("cut"))
+        assert await call.extend(5) == 0
+
+
+async def test_a_call_inside_tops_up_the_outer_hold():
+    case = Case()
+    async with case.guard:
+        await case.teach(40)
+        before = (await case.balance()).used
+        outer = await case.begin(body())
+        token = current_call.set(outer)
+        try:
+            inner = await case.begin(body())
+        finally:
+            current_call.reset(token)
+        assert (inner.allowance, inner.ceiling) == (40, 2_000)
+        text, stream = await run(inner, WORDS[:1_000])
+        assert text == "".join(WORDS[:1_000])
+        assert outer.allowance >= count(text)
+        passed, passing = await run(outer, WORDS[:1_000])
+        assert passed == text
+        await inner.finish(stream.spent("completed"))
+        await outer.finish(passing.spent("completed"))
+        balance = await case.balance()
+        assert balance.held == 0
+        assert balance.used - before == outer.assessment.input_tokens + count(text)
+
+
+@given(st.lists(st.integers(0, 5_000), min_size=1, max_size=400))
+def test_the_estimate_is_a_high_quantile_of_the_latest(outputs):
+    learner = OutputLearner(quantile=0.95, least=20, size=200, keys=2)
+    for tokens in outputs:
+        learner.learn(("m",), tokens)
+    found = learner.estimate(("m",))
+    latest = outputs[-200:]
+    if len(latest) < 20:
+        assert found is None
+        return
+    assert found in latest
+    assert sum(tokens <= found for tokens in latest) >= 0.95 * len(latest)
+
+
+def test_the_learner_is_bounded():
+    learner = OutputLearner(least=1, keys=2)
+    for key in "abc":
+        learner.learn((key,), 5)
+    assert [learner.estimate((key,)) for key in "abc"] == [None, 5, 5]
