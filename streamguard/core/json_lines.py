@@ -52,18 +52,19 @@ class LineSplitter:
 
 
 class ArraySplitter:
-    """The objects of one JSON array, each as soon as its last brace is there.
+    """The objects of one JSON array (or one alone), each as soon as its last brace is there.
 
     An object's bytes begin with what stands before it: the bracket, a comma, white space.
     """
 
-    __slots__ = ("_buffer", "_depth", "_max_event", "_quoted", "_scanned")
+    __slots__ = ("_base", "_buffer", "_depth", "_max_event", "_quoted", "_scanned")
 
     def __init__(self, max_event: int = MAX_EVENT_BYTES) -> None:
         self._buffer = bytearray()
         self._max_event = max_event
         self._scanned = 0
         self._depth = 0
+        self._base = -1
         self._quoted = False
 
     def only(self, data: bytes) -> None:
@@ -108,9 +109,11 @@ class ArraySplitter:
                 self._quoted = not self._quoted
             elif mark in b"{[":
                 self._depth += 1
+                if self._base < 0:
+                    self._base = int(mark == b"[")
             else:
                 self._depth -= 1
-                if self._depth <= 0 or (self._depth == 1 and mark == b"}"):
+                if self._depth <= 0 or (self._depth == self._base and mark == b"}"):
                     return self._scanned
 
 
