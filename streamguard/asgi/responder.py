@@ -78,10 +78,13 @@ class Responder:
         if self.done:
             return
         kind = message["type"]
-        if kind == "http.response.start":
+        if kind == "http.response.body":
+            if self._stream is not None:
+                await self._on_stream(self._stream, message)
+            else:
+                await self._on_body(message.get("body", b""), message.get("more_body", False))
+        elif kind == "http.response.start":
             await self._on_start(message)
-        elif kind == "http.response.body":
-            await self._on_body(message.get("body", b""), message.get("more_body", False))
         else:
             await self._send(message)
 
@@ -102,9 +105,7 @@ class Responder:
             await self._send(self._start)
 
     async def _on_body(self, body: bytes, more: bool) -> None:
-        if self._stream is not None:
-            await self._on_stream(self._stream, body, more)
-        elif self._mode == "whole":
+        if self._mode == "whole":
             await self._on_whole(body, more)
         else:
             self._keep(body, MAX_ERROR_BYTES)
@@ -112,10 +113,15 @@ class Responder:
             if not more and self._mode == "error":
                 self._learn()
 
-    async def _on_stream(self, stream: MeteredStream, body: bytes, more: bool) -> None:
+    async def _on_stream(self, stream: MeteredStream, message: Message) -> None:
+        body = message.get("body", b"")
+        more = message.get("more_body", False)
         if stream.wants_more(len(body)):
             await stream.more(len(body))
         out = stream.feed(body)
+        if out is body and more:
+            await self._send(message)
+            return
         if not more and not stream.over:
             out += stream.finish()
         if stream.over:

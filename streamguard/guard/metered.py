@@ -90,12 +90,22 @@ class MeteredStream:
         await self._top_up.ensure(size)
 
     def feed(self, data: bytes) -> bytes:
-        """What to hand on of the upstream's next bytes."""
-        return self._guarded(data)
+        """What to hand on of the upstream's next bytes; the same object where nothing changed."""
+        meter = self._meter
+        try:
+            out = meter.feed(data)
+        except ProtocolError as error:
+            return self._break_off(error)
+        if meter.cut or self._first_token is None:
+            return self._noted(out)
+        return out
 
     def finish(self) -> bytes:
         """What to hand on when the upstream has ended."""
-        return self._guarded(None)
+        try:
+            return self._noted(self._meter.finish())
+        except ProtocolError as error:
+            return self._break_off(error)
 
     def spent(self, outcome: str) -> Spent:
         """What was used by now. ``outcome`` is how it ended, where the stream does not say."""
@@ -111,17 +121,17 @@ class MeteredStream:
         )
         return Spent(outcome, counted, meter.reported, first_token=self._first_token)
 
-    def _guarded(self, data: bytes | None) -> bytes:
+    def _noted(self, out: bytes) -> bytes:
+        """Note the first output and the cut; a cut has its ending appended."""
         meter = self._meter
-        try:
-            out = meter.finish() if data is None else meter.feed(data)
-        except ProtocolError as error:
-            self.over = self._broken = True
-            return meter.end("upstream_error", error)
         if self._first_token is None and meter.first_output:
             self._first_token = self._call.elapsed
             self._call.hand_on()
-        if meter.cut:
-            self.over = True
-            out += meter.end("cut")
-        return out
+        if not meter.cut:
+            return out
+        self.over = True
+        return out + meter.end("cut")
+
+    def _break_off(self, error: ProtocolError) -> bytes:
+        self.over = self._broken = True
+        return self._meter.end("upstream_error", error)
