@@ -30,13 +30,13 @@ _BODY_KEYS = ("messages", "input", "contents", "prompt")
 @click.option("--text", is_flag=True, help="Take the input as plain text even if it is a request.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def count(file: BinaryIO, model: str | None, jsonl: bool, text: bool, as_json: bool) -> None:
-    r"""Count the input tokens of FILE (or stdin): a text, or a JSON request body.
+    """Count the input tokens of FILE (or stdin): a text, or a JSON request body.
 
     \b
     streamguard count essay.txt --model gpt-4o
     streamguard count request.json
     streamguard count --jsonl < rows.jsonl
-    """
+    """  # noqa: D301 - click's mark for lines to keep
     if jsonl:
         _count_rows(file, model)
         return

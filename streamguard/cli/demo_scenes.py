@@ -17,24 +17,20 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from streamguard.asgi import StreamGuardMiddleware
-from streamguard.catalog import cost_nano
 from streamguard.cli.serving import serving
 from streamguard.cli.upstream import DemoUpstream
 from streamguard.facade import Guard
 from streamguard.identity import Identity
-from streamguard.limits import NANO, Limit
+from streamguard.limits import Limit
 from streamguard.sinks.base import Sink
 from streamguard.tokenizers.counter import OutputCounter
-from streamguard.usage import Usage
 
 MODEL = "gpt-4o"
+WINDOW = 128_000
 REPLY_BUDGET = 120
 MINUTE_BUDGET = 500
 MOST_CALLS = 20
 PAUSE = 0.1  # seconds between two calls: the first one is settled by then
-TURN_BUDGET = 32_000
-TURN_TOKENS = 4_000
-NIGHT_RETRIES = 300
 
 Figures = Mapping[str, Any]
 Watch = Callable[[str], None]
@@ -78,7 +74,7 @@ class Stage:
 def stage(sinks: Sequence[Sink] = ()) -> Iterator[Stage]:
     """Start both servers; events of the guarded app go to ``sinks``."""
     with ExitStack() as stack:
-        upstream = DemoUpstream()
+        upstream = DemoUpstream(context_window=WINDOW)
         url = stack.enter_context(serving(upstream.app))
         app = StreamGuardMiddleware(
             _chat_app(url), guard=Guard(limits=_LIMITS, sinks=sinks), identify=_identify
@@ -200,69 +196,3 @@ async def _one_call(client: openai.AsyncOpenAI) -> Figures:
             "code": error.code,
             "retry_after": int(error.response.headers.get("retry-after", 0)) or None,
         }
-
-
-async def incident(stage: Stage, watch: Watch) -> Figures:
-    """A conversation grows, and a loop resends it all night: without the guard and with it."""
-    without = await _night(stage, None, watch)
-    guard = Guard(limits=[Limit(name="tokens of a prompt", input_tokens=TURN_BUDGET)], sinks=())
-    async with guard:
-        with_guard = await _night(stage, guard, watch)
-    return {
-        "without": without,
-        "with": with_guard,
-        "saved_usd": round(without["cost_usd"] - with_guard["cost_usd"], 2),
-    }
-
-
-async def _night(stage: Stage, guard: Guard | None, watch: Watch) -> Figures:
-    before = len(stage.upstream.books)
-    plain = openai.AsyncOpenAI(
-        base_url=f"{stage.upstream_url}/v1", api_key="sk-agent", max_retries=0
-    )
-    client = plain if guard is None else guard.wrap(plain)
-    async with plain:
-        asked, error = await _agent(client, watch)
-    books = stage.upstream.books[before:]
-    billed = [served for served in books if not served.oversized]
-    usage = Usage(
-        sum(served.prompt_tokens for served in billed), sum(s.output_tokens for s in billed)
-    )
-    return {
-        "requests_made": asked,
-        "requests_upstream": len(books),
-        "oversized_upstream": len(books) - len(billed),
-        "oversized_tokens_upstream": sum(s.prompt_tokens for s in books if s.oversized),
-        "tokens_billed": usage.total_tokens,
-        "cost_usd": round((cost_nano(MODEL, usage) or 0) / NANO, 4),
-        "last_error": error,
-    }
-
-
-async def _agent(client: openai.AsyncOpenAI, watch: Watch) -> tuple[int, str]:
-    """An agent as they are written in a hurry: every answer is kept, every error tried again."""
-    messages: list[Any] = [{"role": "system", "content": "Watch the batches. Say what is wrong."}]
-    asked = turn = 0
-    while True:
-        turn += 1
-        messages.append({"role": "user", "content": _log_of(turn)})
-        for _retry in range(NIGHT_RETRIES):
-            asked += 1
-            try:
-                reply = await client.chat.completions.create(model=MODEL, messages=messages)
-            except openai.APIStatusError as error:
-                failed = f"{error.status_code} {error.code}"
-            else:
-                messages.append({"role": "assistant", "content": reply.choices[0].message.content})
-                break
-        else:  # morning: somebody comes in and stops it
-            watch(f"turn {turn}: {failed}, {NIGHT_RETRIES} times. ")
-            return asked, failed
-
-
-def _log_of(turn: int) -> str:
-    """Some 4,000 tokens of a log, other ones each turn."""
-    lines = TURN_TOKENS // 13
-    return "\n".join(
-        f"batch {turn:03}-{line:03} rows={line * 7919 % 9973} state=late" for line in range(lines)
-    )

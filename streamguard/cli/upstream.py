@@ -59,7 +59,7 @@ class DemoUpstream:
     ``pace`` is seconds between two words of a stream.
     """
 
-    def __init__(self, *, context_window: int = 128_000, pace: float = 0.004) -> None:
+    def __init__(self, *, context_window: int, pace: float = 0.004) -> None:
         self.context_window = context_window
         self.pace = pace
         self.books: list[Served] = []

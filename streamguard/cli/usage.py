@@ -68,13 +68,13 @@ class Moment(click.ParamType[float]):
 @click.option("--drift", is_flag=True, help="Counted against reported tokens, by model.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def usage(db: str, as_json: bool, **asked: Any) -> None:
-    r"""Totals, top spenders and a plot; outliers, growing prompts and drift when asked for.
+    """Totals, top spenders and a plot; outliers, growing prompts and drift when asked for.
 
     \b
     streamguard usage --since 7d --by user --by feature
     streamguard usage --outliers 100000
     streamguard usage --tenant acme --growth
-    """
+    """  # noqa: D301 - click's mark for lines to keep
     found = _ask(db, asked)
     if as_json:
         click.echo(json.dumps(found))

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import linecache
+import re
 
+import click
 import pytest
 from support.repo import ROOT, blocks, pages
+
+import streamguard
+from streamguard import cli
 
 PAGES = [page for page in pages() if any(b.language == "python" for b in blocks(page))]
 
@@ -22,5 +28,40 @@ def test_the_blocks_of_a_page_run(page, monkeypatch, tmp_path):
             exec(compile(block.code, str(block), "exec"), names)
 
 
-def test_the_readme_has_pages_to_point_at():
+def test_the_readme_is_one_of_them_and_shows_both_commands():
     assert (ROOT / "README.md") in PAGES
+    shown = [block.code.strip() for block in blocks(ROOT / "README.md") if block.language == "sh"]
+    assert "pip install uv && uv run streamguard demo" in shown
+    assert "pip install uv && uv run --group test pytest" in shown
+    (example,) = (b.code for b in blocks(ROOT / "README.md") if b.language == "python")
+    assert len([line for line in example.splitlines() if line.strip()]) <= 12
+
+
+def test_every_public_name_is_in_the_reference():
+    told = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    homes = {name: getattr(streamguard, name).__module__ for name in streamguard.__all__}
+    listed = set(re.findall(r"^::: (\S+)", told, re.MULTILINE))
+    missing = [
+        name
+        for name, home in homes.items()
+        if f"{home}.{name}" not in listed and home not in listed
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", list(cli._COMMANDS))
+def test_every_command_and_option_is_in_the_reference(name):
+    told = (ROOT / "docs" / "reference" / "cli.md").read_text()
+    _, _, section = told.partition(f"## `streamguard {name}")
+    section = section.partition("\n## ")[0]
+    command = cli.main.get_command(click.Context(cli.main), name)
+    options = [flag for option in command.params for flag in option.opts if flag[0] == "-"]
+    assert [flag for flag in options if f"`{flag}`" not in section] == []
+    assert options
+
+
+def test_json_in_the_docs_is_json():
+    shown = [block for page in pages() for block in blocks(page) if block.language == "json"]
+    assert shown
+    for block in shown:
+        json.loads(block.code)
