@@ -1,17 +1,33 @@
 """Output metering: the exact token count of a text that arrives in pieces.
 
-A meter keeps the count of the settled part of the text (``pretokens``) and only the rest of
-the text itself. It tokenizes lazily: while the UTF-8 bytes fed since the last count cannot
-cross a limit nothing is encoded, since a token is at least one byte.
+A meter keeps the count of the settled part of the text and, of the text itself, only the rest.
+It tokenizes lazily: a token is at least one byte, so while the UTF-8 bytes of what is not yet
+counted cannot cross a limit nothing is encoded. A stream within its limit is encoded once, in
+batches; one that nears its limit some ten times more, then once a piece, each time only the
+unsettled rest: usually a word.
+
+Work is linear in the text. Text that nothing settles (``runs`` says what does) is encoded anew
+with each exact question; beyond ``_HOPELESS`` characters it counts as its bytes, an upper
+bound. It takes a line end followed by a million blanks, or the like.
 """
 
 from __future__ import annotations
 
-from streamguard.core.pretokens import grammar_for
+from copy import copy
+from typing import Self
+
+from streamguard.core.prefixes import longest_prefix
+from streamguard.core.pretokens import Grammar, grammar_for
+from streamguard.core.runs import fold_run
 from streamguard.core.tokens import Tokenizer
 
-_BATCH = 16_384
-"""Unsettled bytes that are tokenized at once: some 0.1 ms of work."""
+_BATCH = 4096
+"""Unsettled bytes that are tokenized without being asked: some 20 µs of work."""
+
+_LONG = 1024
+"""Characters without a settled position after which the slow finders are tried."""
+
+_HOPELESS = 1_000_000
 
 
 def utf8_bytes(text: str) -> int:
@@ -26,65 +42,143 @@ class TextMeter:
         upper: an upper bound of ``count`` that costs nothing to read.
     """
 
-    __slots__ = ("_due", "_exact", "_open", "_pending", "_settled", "_tokenizer", "upper")
+    __slots__ = (
+        "_due",
+        "_exact",
+        "_grammar",
+        "_open",
+        "_patience",
+        "_pending",
+        "_searched",
+        "_settled",
+        "_tokenizer",
+        "upper",
+    )
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._settled = 0
-        self._open = ""
-        self._pending: list[str] = []
+        self._grammar = grammar_for(tokenizer.name)
+        self._settled = 0  # tokens; may include minus those of a lead in _open
+        self._open = ""  # the unsettled rest
+        self._searched = 0  # characters of _open without a settled pair
+        self._patience = _LONG  # length of _open at which to try the slow finders
+        self._pending: list[str] = []  # fed, not yet in _open
         self._exact: int | None = 0
-        self.upper = 0
         self._due = _BATCH
+        self.upper = 0
 
     def feed(self, text: str) -> None:
-        """Add text. Costs a fraction of a microsecond; a batch is tokenized now and then."""
+        """Add text. Costs a tenth of a microsecond; every 4 KB a batch is tokenized."""
+        if not text:
+            return
         self._pending.append(text)
         self._exact = None
         self.upper += len(text) if text.isascii() else utf8_bytes(text)
         if self.upper > self._due:
-            self._settle()
+            self.settle()
 
     @property
     def count(self) -> int:
         """Tokens of all text fed so far, exactly."""
         if self._exact is None:
-            self._settle()
+            self.settle()
             self._exact = self._settled + self._tokenizer.count(self._open)
         return self._exact
 
     def would_exceed(self, limit: int, text: str = "") -> bool:
         """Whether all text fed and ``text`` together are over ``limit`` tokens, exactly.
 
-        Decides by bounds where they suffice; does not feed ``text``.
+        Decides by bounds where they suffice. Does not feed ``text``.
         """
-        if self.upper + utf8_bytes(text) <= limit:
-            return False
-        return self._count_with(text) > limit
+        size = len(text) if text.isascii() else utf8_bytes(text)
+        return self.upper + size > limit and self._exceeds(limit, text, size)
 
-    def _count_with(self, text: str) -> int:
-        self._settle()
-        return self._settled + self._tokenizer.count(self._open + text)
+    def _exceeds(self, limit: int, text: str, size: int) -> bool:
+        self.settle()
+        if self.upper + size <= limit:
+            return False
+        characters = len(self._open) + len(text)
+        if self._settled + characters / self._tokenizer.max_token_bytes > limit:
+            return True
+        if len(text) > _BATCH:
+            return self._exceeds_long(limit, text)
+        return self._settled + self._tokenizer.count(self._open + text) > limit
+
+    def _exceeds_long(self, limit: int, text: str) -> bool:
+        """Count a long text in batches, no further than the answer needs."""
+        ahead = self.copy()
+        for start in range(0, len(text), _BATCH):
+            ahead.feed(text[start : start + _BATCH])
+            if ahead.lower > limit:
+                return True
+        return ahead.count > limit
 
     def take(self, text: str, limit: int) -> str:
-        """The longest prefix of ``text`` that keeps everything within ``limit`` tokens."""
+        """The longest prefix of ``text`` that keeps everything within ``limit`` tokens.
+
+        Of *all* prefixes the longest: a longer text may have fewer tokens ("internation" has
+        two, "international" one). Never cuts a surrogate pair. Empty when nothing fits.
+        Does not feed what it takes.
+        """
         if not self.would_exceed(limit, text):
             return text
-        for size in range(len(text) - 1, 0, -1):
-            if not self.would_exceed(limit, text[:size]):
-                return text[:size]
-        return ""
+        return longest_prefix(self, text, limit)
 
-    def _settle(self) -> None:
-        """Fold the settled part of the text into a number."""
-        if not self._pending:
-            return
-        self._open += "".join(self._pending)
-        self._pending.clear()
-        grammar = grammar_for(self._tokenizer.name)
-        position = grammar.settled(self._open) if grammar else 0
+    @property
+    def lower(self) -> int:
+        """Tokens that are settled: however the text goes on, there are no fewer."""
+        return self._settled
+
+    def copy(self) -> Self:
+        """A meter that goes on from here on its own."""
+        other = copy(self)
+        other._pending = self._pending.copy()  # noqa: SLF001
+        return other
+
+    def settle(self) -> None:
+        """Fold the settled part of the text into a number; tightens ``upper`` and ``lower``."""
+        if self._pending:
+            self._open = _mend(self._open + "".join(self._pending))
+            self._pending.clear()
+            if self._grammar is not None:
+                self._settle_pairs(self._grammar)
+            self.upper = self._settled + utf8_bytes(self._open)
+            self._due = self.upper + _BATCH
+
+    def _settle_pairs(self, grammar: Grammar) -> None:
+        self._settle_to(grammar.settled(self._open, max(0, self._searched - 1)))
+        if len(self._open) > self._patience:
+            self._settle_long(grammar)
+        self._searched = len(self._open)
+
+    def _settle_to(self, position: int) -> None:
         if position:
             self._settled += self._tokenizer.count(self._open[:position])
             self._open = self._open[position:]
-        self.upper = self._settled + utf8_bytes(self._open)
-        self._due = self.upper + _BATCH
+            self._patience = _LONG
+
+    def _settle_long(self, grammar: Grammar) -> None:
+        """Try the slow finders; if they fail, not again until the text is a quarter longer."""
+        self._settle_to(grammar.scanned(self._open))
+        if len(self._open) > _LONG:
+            fold = fold_run(self._tokenizer, self._open)
+            if fold is not None:
+                self._settled += fold.tokens
+                self._open = fold.lead + self._open[fold.position :]
+        if len(self._open) > _HOPELESS:
+            self._settled += utf8_bytes(self._open)
+            self._open = ""
+        self._patience = max(_LONG, len(self._open) * 5 // 4)
+
+
+def _mend(text: str) -> str:
+    """Surrogates as the characters they count as, but for one that may yet become a pair."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        last = text[-1:] if "\ud800" <= text[-1] <= "\udbff" else ""
+        whole = text[: len(text) - len(last)]
+        return whole.encode("utf-16", "surrogatepass").decode("utf-16", "replace") + last
+    return text

@@ -9,38 +9,10 @@ from typing import NamedTuple
 import anyio.to_thread
 
 from streamguard.core.tokens import Tokenizer
-from streamguard.tokenizers.encodings import NEWEST, EncodingSpec, encoding_spec
-from streamguard.tokenizers.engines import Engine, load_engine
+from streamguard.tokenizers.encodings import NEWEST, encoding_spec
+from streamguard.tokenizers.fast import load_fast
 from streamguard.tokenizers.models import encoding_for_model
-
-
-class BpeTokenizer:
-    """A ``Tokenizer`` over an engine: takes any ``str``, never raises."""
-
-    __slots__ = ("_count", "_encode", "max_token_bytes", "name")
-
-    def __init__(self, spec: EncodingSpec, engine: Engine) -> None:
-        self.name = spec.name
-        self.max_token_bytes = spec.max_token_bytes
-        self._count = engine.count
-        self._encode = engine.encode_ordinary
-
-    def __repr__(self) -> str:
-        return f"<tokenizer {self.name}>"
-
-    def count(self, text: str) -> int:
-        """Tokens of the whole text."""
-        try:
-            return self._count(text)
-        except UnicodeEncodeError:
-            return self._count(without_surrogates(text))
-
-    def encode(self, text: str) -> list[int]:
-        """The token ids, equal to tiktoken's ``encode_ordinary``."""
-        try:
-            return self._encode(text)
-        except UnicodeEncodeError:
-            return self._encode(without_surrogates(text))
+from streamguard.tokenizers.reference import load_reference
 
 
 class ModelTokenizer(NamedTuple):
@@ -50,18 +22,14 @@ class ModelTokenizer(NamedTuple):
     exact: bool
 
 
-def without_surrogates(text: str) -> str:
-    """Surrogate pairs become the character they stand for, lone surrogates U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 _loaded: dict[str, Tokenizer] = {}
-_engines: dict[str, Engine] = {}
 _loading = Lock()
 
 
 def get_tokenizer(encoding: str) -> Tokenizer:
     """The tokenizer of an encoding; the first call loads it (some 0.3 s, no network).
+
+    toktok where it is installed, else tiktoken: the same counts either way.
 
     Raises:
         ConfigurationError: no such encoding, or its vocabulary is damaged.
@@ -72,11 +40,9 @@ def get_tokenizer(encoding: str) -> Tokenizer:
 def _load(encoding: str) -> Tokenizer:
     spec = encoding_spec(encoding)
     with _loading:
-        if spec.name not in _loaded:
-            if spec.vocabulary not in _engines:
-                _engines[spec.vocabulary] = load_engine(spec)
-            _loaded[spec.name] = BpeTokenizer(spec, _engines[spec.vocabulary])
-        return _loaded[spec.name]
+        if encoding not in _loaded:
+            _loaded[encoding] = load_fast(spec) or load_reference(spec)
+        return _loaded[encoding]
 
 
 def tokenizer_for_model(model: str) -> ModelTokenizer:
@@ -97,7 +63,7 @@ def is_loaded(encoding: str) -> bool:
 
 
 async def warm_up(encodings: Iterable[str] = (NEWEST,)) -> None:
-    """Load encodings in a thread, so that the event loop goes on and first requests don't wait.
+    """Load encodings in a thread: the event loop goes on, and first requests don't wait.
 
     Raises:
         ConfigurationError: no such encoding, or its vocabulary is damaged.
