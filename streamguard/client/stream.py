@@ -154,7 +154,7 @@ class GuardedStream(Generic[Item]):
         assert self._iterator is not None  # noqa: S101 - the call has begun
         try:
             item = await anext(self._iterator)
-            out = self._meter(item)
+            out = await self._meter(item)
         except StopAsyncIteration:
             self._spent = Spent("completed")
             await self.aclose()
@@ -166,12 +166,15 @@ class GuardedStream(Generic[Item]):
                 await self.aclose()
             self._waiting.extend(out)
 
-    def _meter(self, item: Item) -> list[Item]:
+    async def _meter(self, item: Item) -> list[Item]:
         assert self._call is not None  # noqa: S101 - the call has begun
         if self._items is None or self._metered is None:
             self._items = items_like(item, self._call.assessment.subject.request)
             self._metered = MeteredStream(self._call, self._items.state)
-        data = self._metered.feed(self._items.write(item))
+        written = self._items.write(item)
+        if self._metered.wants_more(len(written)):
+            await self._metered.more(len(written))
+        data = self._metered.feed(written)
         return self._items.read(data, item) if self._metered.over else [item]
 
     async def _fail(self, error: BaseException) -> None:

@@ -42,6 +42,10 @@ class Ending:
         finally:
             await self._io.guard(lambda: self._call.finish(self.metered.spent(self.outcome)))
 
+    async def more(self, size: int) -> None:
+        """Hold more output before the next ``size`` bytes, where the budgets have it."""
+        await self._io.guard(lambda: self.metered.more(size))
+
     def abandon(self) -> None:
         """Close from the garbage collector: nobody read the stream to its end or closed it."""
         if not self._closed:
@@ -74,6 +78,8 @@ class _AsyncStream(_Stream):
         out = b""
         try:
             async for data in ending.upstream:
+                if metered.wants_more(len(data)):
+                    await ending.more(len(data))
                 out = metered.feed(data)
                 if metered.over:
                     break
@@ -100,6 +106,8 @@ class _SyncStream(_Stream):
         out = b""
         try:
             for data in ending.upstream:
+                if metered.wants_more(len(data)):
+                    run_now(ending.more(len(data)))
                 out = metered.feed(data)
                 if metered.over:
                     break

@@ -100,13 +100,15 @@ async def test_a_stream_is_cut_at_the_exact_token(deaf, text, chunk, budget):
 
 async def test_the_stream_helper_reads_a_cut_stream(deaf):
     book = Books(Limit(output_tokens=25))
-    async with client_of(deaf, book) as client:
-        async with client.chat.completions.stream(model="gpt-4o", messages=HELLO) as stream:
-            async for _ in stream:
-                pass
-            final = stream.current_completion_snapshot
-            with pytest.raises(openai.LengthFinishReasonError):
-                await stream.get_final_completion()
+    async with (
+        client_of(deaf, book) as client,
+        client.chat.completions.stream(model="gpt-4o", messages=HELLO) as stream,
+    ):
+        async for _ in stream:
+            pass
+        final = stream.current_completion_snapshot
+        with pytest.raises(openai.LengthFinishReasonError):
+            await stream.get_final_completion()
     assert final.choices[0].finish_reason == "length"
     assert count(final.choices[0].message.content) == 25
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.upstream import Upstream
-
 from streamguard import Guard, Limit, UsageEvent
 from streamguard.sinks.memory import ListSink
+from support.upstream import Upstream
 
 HELLO: list[Any] = [{"role": "user", "content": "Tell me a story."}]
 
