@@ -129,7 +129,7 @@ def test_rows_are_counted_one_by_one():
         ("[1]", "must be a JSON object"),
         ('{"model": "gpt-4o"}', 'no "request" object'),
         ('{"model": 5, "request": {"messages": []}}', '"model" must be a string'),
-        ('{"request": {"colour": "blue"}}', "not a known request"),
+        ('{"request": {"colour": "blue"}}', "has no messages"),
         ('{"request": {}, "request": {}}', "duplicate key"),
     ],
 )
