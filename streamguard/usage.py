@@ -13,6 +13,9 @@ Method = Literal["exact", "calibrated", "bound"]
 
 EventName = Literal[
     "preflight",
+    "trimmed",
+    "rerouted",
+    "warned",
     "refused",
     "started",
     "cut",

@@ -21,7 +21,8 @@ from streamguard.limits import Limit, Unit
 class Subject:
     """Which request this is and whom it is charged to.
 
-    ``received`` is the body as the client sent it, where the guard put another in its place.
+    ``received`` is the body as the client sent it, where the guard put another in its place;
+    ``asked`` is the model it asked for, where another answers.
     """
 
     request_id: str
@@ -30,6 +31,7 @@ class Subject:
     identity: Identity
     endpoint: str
     received: Mapping[str, Any] | None = None
+    asked: str | None = None
 
     @property
     def original_body(self) -> Mapping[str, Any]:

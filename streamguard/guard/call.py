@@ -39,6 +39,7 @@ class Call:
         allowance: output tokens all choices together may produce by what is held.
         ceiling: output tokens they may produce if more can be held while they stream.
         body: the body to send: the client's own object when nothing had to change.
+        observed: nothing of the call is clamped or cut.
         fund: what the reservation holds, for calls made inside this one.
     """
 
@@ -55,6 +56,7 @@ class Call:
         self._engine = engine
         self.assessment = assessment
         self.grant = grant
+        self.observed = engine.settings.observe
         self._held = grant.output + (drawn.output_tokens if drawn else 0)
         self.ceiling = max(self._held, assessment.ceiling)
         self.extensible = self.ceiling > self._held
@@ -106,8 +108,9 @@ class Call:
     def meter(self, state: StreamState | None = None) -> StreamMeter:
         """A meter for the response stream, in the request's own wire format by default."""
         subject = self.assessment.subject
+        allowance = None if self.observed else self.allowance
         meter = StreamMeter(
-            state or subject.protocol.stream(subject.request), self.tokenizer, self.allowance
+            state or subject.protocol.stream(subject.request), self.tokenizer, allowance
         )
         self._meters.append(meter)
         return meter
@@ -240,7 +243,7 @@ class Call:
     def _rewritten(self) -> Mapping[str, Any]:
         subject = self.assessment.subject
         cap = None
-        if subject.request.produces_output:
+        if subject.request.produces_output and not self.observed:
             cap = max(1, self.ceiling // subject.request.choices)
         return subject.protocol.rewrite(subject.request, cap)
 

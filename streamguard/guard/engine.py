@@ -12,13 +12,15 @@ from typing import Any, Self
 
 from streamguard.catalog import Catalog
 from streamguard.core.accounts import Grant, Refusal
-from streamguard.core.admission import Rates
+from streamguard.core.admission import Ask, Rates, Terms
 from streamguard.core.admission import terms as terms_of
 from streamguard.core.learning import OutputLearner
+from streamguard.core.room import input_room
 from streamguard.core.wire import Request, WireProtocol
 from streamguard.errors import (
     OversizedRetryError,
     ProtocolError,
+    StoreUnavailableError,
     StreamGuardError,
 )
 from streamguard.guard.assess import Assessment, Preflight, Subject, ask_for, window_error
@@ -26,7 +28,9 @@ from streamguard.guard.bookkeeper import Bookkeeper
 from streamguard.guard.call import SLACK, Call
 from streamguard.guard.context import current_call, current_identity
 from streamguard.guard.counter import PromptCounter
+from streamguard.guard.fitting import fit_to
 from streamguard.guard.joining import join
+from streamguard.guard.recourse import Recourse
 from streamguard.guard.refusals import Refusals
 from streamguard.guard.settings import Settings, is_reasoning
 from streamguard.guard.tally import current_tally
@@ -65,6 +69,7 @@ class Engine:
         self.books = Bookkeeper(open_store(store), settings, self.teller.store_error)
         self.counter = PromptCounter()
         self._refusals = Refusals()
+        self._recourse = Recourse(settings, self.catalog, self.teller, self.counter, self._limits)
         self._learner = OutputLearner()
         self._opened = False
         self._lock = asyncio.Lock()
@@ -111,7 +116,11 @@ class Engine:
             StreamGuardError: the refusal that sending it would meet.
         """
         subject = await self.subject(request_body, path=path, identity=identity)
-        assessment = await self._assess(subject)
+        try:
+            assessment = await self._assess(subject)
+        except StreamGuardError as error:
+            self._refused(subject, error)
+            raise
         await self.open()
         balances = await self.books.balances(assessment.terms.demands)
         names = [limit.name for limit in assessment.terms.limits]
@@ -157,6 +166,13 @@ class Engine:
         tally = current_tally.get()
         if tally is not None:
             tally.tried(subject)
+        try:
+            return await self._recourse.begin(subject, self._begin)
+        except StreamGuardError as error:
+            self._refused(subject, error)
+            raise
+
+    async def _begin(self, subject: Subject) -> Call:
         assessment = self._adapted(await self._assess(subject))
         outer = current_call.get()
         drawn = None
@@ -167,14 +183,16 @@ class Engine:
         await self.open()
         try:
             grant = await self._reserve(assessment)
-        except BaseException as error:
+        except BaseException:
             if outer is not None and drawn is not None:
                 outer.fund.put_back(drawn, type(drawn)(0, 0))
-            if isinstance(error, StreamGuardError):
-                self._refused(subject, error)
             raise
+        if not grant.balances:  # nothing is held: nothing is to be settled
+            terms = replace(assessment.terms, demands=(), limits=())
+            assessment = replace(assessment, terms=terms)
         call = Call(self, assessment, grant, outer=outer, drawn=drawn)
         self.teller.admitted(assessment, call.allowance, grant)
+        self.teller.crossed(assessment, grant)
         return call
 
     def learn_oversized(self, body: Mapping[str, Any], error: StreamGuardError) -> None:
@@ -201,7 +219,12 @@ class Engine:
 
     async def _reserve(self, assessment: Assessment) -> Grant:
         subject, terms = assessment.subject, assessment.terms
-        decision = await self.books.reserve(subject.request_id, terms)
+        try:
+            decision = await self.books.reserve(subject.request_id, terms)
+        except StoreUnavailableError:
+            if not self.settings.observe:
+                raise
+            return Grant(terms.want, ())
         if isinstance(decision, Refusal):
             raise window_error(decision, terms.limits[decision.which], subject.scope())
         return decision
@@ -211,29 +234,42 @@ class Engine:
         limits = await self._limits(subject.identity, request.model)
         grew: dict[str, int] = {}
         try:
-            self._refusals.check(request.body, limits)
+            if not self.settings.observe:
+                self._refusals.check(request.body, limits)
             prompt = subject.protocol.prompt(request)
             count = await self.counter.count(prompt, request.model)
             conversation, grew = self._refusals.grew(prompt, count, subject.identity)
             rates = self._rates(request)
             ask = ask_for(request, count, self.settings)
-            terms = terms_of(ask, limits, subject.scope(), rates)
+            room = input_room(ask, limits, subject.scope(), rates)
+            subject, ask, trimmed = await fit_to(room, subject, ask, self.settings, self.counter)
+            terms = self._terms(subject, ask, rates, limits)
         except StreamGuardError as error:
             error.grew = grew
             self._refusals.remember(request.body, error, limits)
-            self._refused(subject, error)
             raise
-        return Assessment(subject, count, rates, terms, conversation)
+        return Assessment(subject, ask.count, rates, terms, conversation, trimmed=trimmed)
+
+    def _terms(self, subject: Subject, ask: Ask, rates: Rates, limits: Sequence[Limit]) -> Terms:
+        try:
+            return terms_of(ask, limits, subject.scope(), rates)
+        except StreamGuardError as error:
+            if not self.settings.observe:
+                raise
+            self.teller.spared(subject, error)
+            return Terms(want=ask.cap * ask.choices, least=0)
 
     def _refused(self, subject: Subject, error: StreamGuardError) -> None:
         self.teller.refused(subject, error, repeated=isinstance(error, OversizedRetryError))
 
     async def _limits(self, identity: Identity, model: str) -> Sequence[Limit]:
         limits = self.settings.limits
-        if not callable(limits):
-            return limits
-        found = limits(identity, model)
-        return await found if inspect.isawaitable(found) else found
+        if callable(limits):
+            found = limits(identity, model)
+            limits = await found if inspect.isawaitable(found) else found
+        if self.settings.observe:
+            limits = [replace(limit, soft=True) for limit in limits]
+        return limits
 
     def _rates(self, request: Request) -> Rates:
         info = self.catalog.model_info(request.model)

@@ -39,7 +39,8 @@ def measured(call: Call, body: bytes) -> tuple[bytes, Spent]:
         text = body.decode("utf-8", "replace")
         counted = measure(Reply([Delta((0, "raw"), text)]), call.tokenizer, _UNLIMITED).counted
         return body, Spent("completed", Usage(output_tokens=counted))
-    result = measure(reply, call.tokenizer, call.allowance)
+    limit = _UNLIMITED if call.observed else call.allowance
+    result = measure(reply, call.tokenizer, limit)
     usage = Usage(output_tokens=result.counted, reasoning_tokens=result.reasoning)
     if result.kept is None:
         return body, Spent("completed", usage, reply.usage)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from streamguard.errors import (
 from streamguard.limits import Limit
 
 if TYPE_CHECKING:
+    from streamguard.guard.assess import Assessment
     from streamguard.guard.call import Call
 
 # SDKs wait at most this long when told to; beyond it they would retry early, for nothing.
@@ -29,6 +30,7 @@ def admitted_headers(call: Call) -> list[tuple[str, str]]:
         ("x-streamguard-request-id", call.request_id),
         ("x-streamguard-input-tokens", str(call.assessment.input_tokens)),
         ("x-streamguard-output-limit", str(call.ceiling)),
+        *_changes(call.assessment),
     ]
     tight = tightest(list(zip(call.assessment.terms.limits, call.grant.balances, strict=False)))
     if tight is not None:
@@ -37,6 +39,15 @@ def admitted_headers(call: Call) -> list[tuple[str, str]]:
         if balance.resets_at is not None:
             headers.append(("x-streamguard-reset", str(math.ceil(balance.resets_at))))
     return headers
+
+
+def _changes(assessment: Assessment) -> Iterator[tuple[str, str]]:
+    """What was done to the request, so that it is never silent."""
+    if assessment.trimmed is not None:
+        removed = assessment.trimmed.before - assessment.trimmed.after
+        yield "x-streamguard-trimmed", str(removed)
+    if assessment.subject.asked is not None:
+        yield "x-streamguard-model", assessment.subject.request.model
 
 
 def refusal_headers(error: StreamGuardError, request_id: str) -> list[tuple[str, str]]:

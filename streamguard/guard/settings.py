@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from streamguard.core.room import Fit
@@ -27,9 +27,14 @@ class Settings:
         reserve_output: output tokens reserved for a choice when the request sets no cap.
         reserve_reasoning: the same for models that think before they answer.
         min_output: output tokens a choice must be able to get, else the call is refused.
+        observe: refuse, clamp and cut nothing; tell as "warned" what would have been refused.
         adaptive_reserve: hold what such streams usually use, once that is known, and more while
             they run; False holds the whole cap. Models that think unseen always hold it all.
         fit: shortens a chat body that would be refused as too long; without it, it is refused.
+        fallback: models that may answer where the one asked for is refused: cheaper ones where
+            a budget is gone, any that takes the prompt where it is too long.
+        sizes: a name that clients ask for, to ``(tokens, model)`` pairs: the first one that the
+            prompt is within answers, else the last.
         hold_ttl: seconds after which the hold of a crashed worker comes back.
         store_timeout: seconds the guard waits for the store.
         on_disconnect: stop the call when its client leaves, or let it finish.
@@ -40,8 +45,11 @@ class Settings:
     reserve_output: int = 4_096
     reserve_reasoning: int = 16_384
     min_output: int = 1
+    observe: bool = False
     adaptive_reserve: bool = True
     fit: Fit | None = None
+    fallback: Sequence[str] = ()
+    sizes: Mapping[str, Sequence[tuple[int, str]]] = field(default_factory=dict)
     hold_ttl: float = 120.0
     store_timeout: float = 2.0
     on_disconnect: OnDisconnect = "cancel"

@@ -73,6 +73,10 @@ class Teller:
 
         The limit told of is the one with the smallest part left.
         """
+        if assessment.trimmed is not None:
+            before, after, room = assessment.trimmed
+            counted = Usage(input_tokens=after)
+            self.tell("trimmed", assessment.subject, counted=counted, limit=room, requested=before)
         tight = tightest(list(zip(assessment.terms.limits, grant.balances, strict=False)))
         self.tell(
             "preflight",
@@ -86,22 +90,30 @@ class Teller:
             **_known(assessment),
         )
 
+    def crossed(self, assessment: Assessment, grant: Grant) -> None:
+        """Soft limits that the call is over: it runs all the same."""
+        terms = assessment.terms
+        for limit in terms.warnings:
+            self.tell("warned", assessment.subject, limit_name=limit.name, limit=limit.amount)
+        for which in grant.exceeded:
+            limit, balance = terms.limits[which], grant.balances[which]
+            self.tell(
+                "warned",
+                assessment.subject,
+                limit_name=limit.name,
+                limit=balance.capacity,
+                used=balance.used + balance.held,
+                resets_at=balance.resets_at,
+            )
+
+    def spared(self, subject: Subject, error: StreamGuardError) -> None:
+        """A request that would have been refused, were the guard not only observing."""
+        self.tell("warned", subject, **_figures(error))
+
     def refused(self, subject: Subject, error: StreamGuardError, *, repeated: bool) -> None:
         """A request was refused; ``repeated`` when it had been refused as oversized before."""
-        tokens = sum(error.components.values()) if error.components else None
-        self.tell(
-            "retry_refused" if repeated else "refused",
-            subject,
-            counted=Usage(input_tokens=tokens),
-            status=error.http_status,
-            code=error.http_code,
-            limit_name=error.limit_name,
-            limit=_whole(error.limit),
-            used=_whole(error.used),
-            requested=_whole(error.requested),
-            resets_at=error.resets_at,
-            components=error.components,
-        )
+        event: EventName = "retry_refused" if repeated else "refused"
+        self.tell(event, subject, status=error.http_status, **_figures(error))
 
     def ended(
         self, assessment: Assessment, spent: Spent, usage: Usage, cost: int | None, took: float
@@ -154,6 +166,20 @@ def _known(assessment: Assessment) -> dict[str, Any]:
         "conversation": assessment.conversation,
         "within": assessment.within,
         "context_window": assessment.rates.context_window,
+    }
+
+
+def _figures(error: StreamGuardError) -> dict[str, Any]:
+    tokens = sum(error.components.values()) if error.components else None
+    return {
+        "counted": Usage(input_tokens=tokens),
+        "code": error.http_code,
+        "limit_name": error.limit_name,
+        "limit": _whole(error.limit),
+        "used": _whole(error.used),
+        "requested": _whole(error.requested),
+        "resets_at": error.resets_at,
+        "components": error.components,
     }
 
 
