@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -34,7 +34,7 @@ guard = Guard(
 )
 
 
-def identify(scope: MutableMapping[str, Any]) -> Identity:
+def identify(scope: Mapping[str, Any]) -> Identity:
     """Who is charged, from what the key proves."""
     headers = dict(scope["headers"])
     return Identity(tenant=TENANTS.get(headers.get(b"authorization", b"").decode("latin-1")))

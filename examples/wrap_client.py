@@ -36,7 +36,7 @@ async def main() -> None:
                 model="gpt-4o", messages=[{"role": "user", "content": "Sum up: " + "blah " * 2_000}]
             )
         except APIStatusError as error:
-            print("refused, and never sent:", error.status_code, error.body["message"])
+            print("refused, and never sent:", error.status_code, error.message)
 
 
 if __name__ == "__main__":
