@@ -82,7 +82,8 @@ FIELDS: tuple[Field, ...] = (
               f"input tokens of the prompt's {part.replace('_', ' ')}")
         for part in get_args(Component)
     ),
-    Field("streamguard.detail", "id", "detail", "the kind of error behind a store_error; why a retry was refused"),
+    Field("streamguard.detail", "id", "detail",
+          "of a store_error, its kind; of a refused retry, why; rerouted, the model asked for"),
     Field("streamguard.conversation", "id", "conversation",
           "digest that all calls of a conversation share"),
     Field("streamguard.within", "id", "within",

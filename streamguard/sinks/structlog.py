@@ -8,6 +8,8 @@ from streamguard.sinks.schema import flatten
 from streamguard.usage import EventName, UsageEvent
 
 _LEVELS: dict[EventName, str] = {
+    "trimmed": "warning",
+    "rerouted": "warning",
     "refused": "warning",
     "cut": "warning",
     "retry_refused": "warning",
@@ -19,8 +21,8 @@ class StructlogSink:
     """One entry an event: the event's name, and the fields of ``streamguard.sinks.schema``.
 
     structlog is imported at the first event; without a ``logger``,
-    ``structlog.get_logger("streamguard")`` is used. Refusals and cuts are warnings, a store out
-    of reach is an error, the rest is info.
+    ``structlog.get_logger("streamguard")`` is used. Refusals, cuts and changed
+    requests are warnings, a store out of reach is an error, the rest is info.
     """
 
     def __init__(self, logger: Any = None) -> None:

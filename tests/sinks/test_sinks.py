@@ -122,7 +122,7 @@ def test_structlog_writes_one_entry_under_the_events_name(name):
     with structlog.testing.capture_logs() as entries:
         StructlogSink().emit(dataclasses.replace(FULL, event=name))
     (entry,) = entries
-    levels = {"refused": "warning", "cut": "warning", "retry_refused": "warning"}
+    levels = dict.fromkeys(("trimmed", "rerouted", "refused", "cut", "retry_refused"), "warning")
     assert entry.pop("log_level") == levels.get(name, "error" if name == "store_error" else "info")
     assert entry.pop("event") == name
     assert entry == flatten(FULL)
