@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
 import anyio
@@ -101,7 +102,7 @@ class SyncIo:
         """Run on the guard's loop and wait. The context (identity, outer call) goes along."""
         future = asyncio.run_coroutine_threadsafe(work(), self._reachable())
         try:
-            return future.result()
+            return self._wait(future)
         except BaseException:
             future.cancel()
             raise
@@ -126,6 +127,9 @@ class SyncIo:
     def later(self, work: Work[None]) -> None:
         """Run in a thread of its own: the guard's thread must not wait for itself."""
         threading.Thread(target=lambda: run_now(work()), daemon=True).start()
+
+    def _wait(self, future: Future[T]) -> T:
+        return future.result()
 
     def _reachable(self) -> asyncio.AbstractEventLoop:
         loop = self._loop()
