@@ -40,6 +40,7 @@ def count_prompt(
         method="bound" if any(part.bound for part in prompt.parts) else prompt.method,
         margin=prompt.margin,
         components=components,
+        ratio=prompt.ratio,
     )
 
 

@@ -14,7 +14,7 @@ _PAGE_MARK = re.compile(rb"/Type\s{0,4}/Page(?![s\w])")
 _TEXT = re.compile(r"data:(?:text/|application/(?:json|xml|yaml))")
 _TOKENS_A_SECOND = {"openai": 10, "gemini": 32}
 _BYTES_A_SECOND = {"wav": 16_000}
-"""WAV holds no less than 8 kHz × 16 bit; of compressed formats, speech at 16 kbit/s is least."""
+"""WAV holds no less than 16 bit at 8 kHz; of compressed formats, speech at 16 kbit/s is least."""
 
 
 def document_tokens(data: str) -> int:

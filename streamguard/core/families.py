@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
 from streamguard.core.estimate import Weights
+from streamguard.core.prompt import Part, Prompt
+from streamguard.errors import ProtocolError
 from streamguard.usage import Method
 
 
@@ -51,8 +54,8 @@ _RULES: tuple[tuple[re.Pattern[str], Family], ...] = tuple(
         (r"gpt-(?:[5-9]|\d\d)[\d.]*-chat", CLASSIC),
         (r"gpt-(?:[5-9]|\d\d)", HARMONY),
         (r"gpt-[34]|gpt-35|chatgpt|o[1-9](?:$|-)|codex-mini", CLASSIC),
-        (r"claude-(?:opus-4-[7-9]|\w+-[5-9]|\w+-\d\d)(?!\d{3})", CLAUDE_NEW),
-        (r"claude-(?:instant|2|3|\w+-4|\w+-3)", CLAUDE),
+        (r"claude-(?:opus-4-[7-9]|[a-z]+-[5-9])(?!\d)", CLAUDE_NEW),
+        (r"claude-(?:instant|2|3|[a-z]+-[34])", CLAUDE),
         (r"claude", CLAUDE_NEW),
         (r"gemini-(?:[012]|pro|flash|embedding-0)|gemma|text-embedding-00", GEMINI),
         (r"gemini", GEMINI_3),
@@ -73,6 +76,19 @@ def family_of(model: str) -> Family:
     """The family of a model by its name; ``UNKNOWN`` for any that no rule knows."""
     name = base_model(model)
     return next((family for pattern, family in _RULES if pattern.match(name)), UNKNOWN)
+
+
+def prompt_of(parts: Iterable[Part], family: Family) -> Prompt:
+    """The prompt of a family's model.
+
+    Raises:
+        ProtocolError: the body is nested too deeply to be read.
+    """
+    try:
+        whole = tuple(parts)
+    except RecursionError:
+        raise ProtocolError("the body is nested too deeply; flatten it") from None
+    return Prompt(whole, family.method, family.ratio, family.margin, family.weights)
 
 
 def is_reasoning(model: str) -> bool:

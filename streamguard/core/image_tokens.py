@@ -23,12 +23,12 @@ class ImageCount(NamedTuple):
 
 
 class Tiles(NamedTuple):
-    """A base and a price for each 512-pixel tile, after shrinking to 2048 × 768."""
+    """A base and a price for each 512-pixel tile, after shrinking to 2048 by 768."""
 
     base: int
     tile: int
 
-    def count(self, size: Size | None, detail: str) -> ImageCount:
+    def cost(self, size: Size | None, detail: str) -> ImageCount:
         """Low detail costs the base alone."""
         if detail == "low":
             return ImageCount(self.base)
@@ -48,7 +48,7 @@ class Patches(NamedTuple):
     extra: int = 2
     """The tokens around an image that some models bill; on others, that much too many."""
 
-    def count(self, size: Size | None, detail: str) -> ImageCount:
+    def cost(self, size: Size | None, detail: str) -> ImageCount:
         """The detail makes no difference but for "original", which newer models know."""
         most = 10_000 if detail == "original" else self.most
         if size is None:

@@ -53,6 +53,7 @@ class PromptCount:
         margin: the fraction added over the estimate; 0.0 when exact.
         components: tokens by component: system, history, user, tools, ….
         model: the model the count is for.
+        ratio: the correction in the count, 1.0 when there is none.
     """
 
     input_tokens: int
@@ -60,3 +61,4 @@ class PromptCount:
     margin: float = 0.0
     components: Mapping[str, int] = field(default_factory=dict)
     model: str | None = None
+    ratio: float = 1.0

@@ -8,33 +8,63 @@ arrays of commented objects) was derived from reported usage.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from streamguard.core.json_text import as_list, as_map, compact, maps
 
 MAX_DEPTH = 48
 """Schemas inside each other; what is deeper is rendered as JSON."""
 
-MAX_NODES = 20_000
-"""Schemas rendered in all; references may multiply without end. More tokens than any window."""
+MAX_REFERRED = 2_000_000
+"""Characters rendered through references in all: they may multiply without end."""
 
-_TYPES = {"integer": "number", "number": "number", "string": "string", "boolean": "boolean"}
+_TYPES = {
+    "integer": "number",
+    "number": "number",
+    "string": "string",
+    "boolean": "boolean",
+    "null": "null",
+}
+_UNIONS = ("anyOf", "oneOf", "allOf")
+_MOST_TYPES = 8
 _RANGES = ("minimum", "maximum", "minItems", "maxItems", "minLength", "maxLength", "pattern")
 
 
-def namespace(functions: Sequence[Mapping[str, Any]]) -> str:
-    """The namespace of the functions, without the line that opens it."""
-    return "".join(map(_function, functions)) + "} // namespace functions"
+class Rendered(NamedTuple):
+    """The text, and whether all of it is there: past ``MAX_REFERRED`` types are ``any``."""
+
+    text: str
+    complete: bool
 
 
-def _function(function: Mapping[str, Any]) -> str:
+def namespace(functions: Sequence[Mapping[str, Any]]) -> Rendered:
+    """The namespace of the functions, without the line that opens it.
+
+    Raises:
+        ProtocolError: a value is not JSON or nested too deeply.
+    """
+    budget = _Budget()
+    text = "".join(_function(function, budget) for function in functions)
+    return Rendered(text + "} // namespace functions", budget.left > 0)
+
+
+class _Budget:
+    """Characters that may still come out of references."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = MAX_REFERRED
+
+
+def _function(function: Mapping[str, Any], budget: _Budget) -> str:
     comment = _comment(function.get("description"))
     parameters = as_map(function.get("parameters"))
     name = function.get("name", "")
     if not as_map(parameters.get("properties")):
         return f"{comment}type {name} = () => any;\n\n"
     head = _head(parameters)
-    shape = _Renderer(parameters).object_type(parameters, 0)
+    shape = _Renderer(parameters, budget).object_type(parameters, 0)
     return f"{comment}type {name} = (_:{' ' + head if head else ' '}{shape}) => any;\n\n"
 
 
@@ -63,11 +93,11 @@ def _tail(schema: Mapping[str, Any]) -> str:
 
 
 class _Renderer:
-    """One function's parameters: resolves references, counts what it renders."""
+    """One function's parameters: resolves references, within a budget."""
 
-    def __init__(self, root: Mapping[str, Any]) -> None:
+    def __init__(self, root: Mapping[str, Any], budget: _Budget) -> None:
         self._root = root
-        self._nodes = 0
+        self._budget = budget
         self._open: list[str] = []
 
     def object_type(self, schema: Mapping[str, Any], depth: int) -> str:
@@ -81,8 +111,7 @@ class _Renderer:
         plain = not any(_head(value) or _tail(value) for value, _ in members.values())
         if plain:
             inner = (
-                f"{key}{marks[key]}:{self._member(value, depth)}"
-                for key, value in members.items()
+                f"{key}{marks[key]}:{self._member(value, depth)}" for key, value in members.items()
             )
             return "{ " + ", ".join(inner) + " }" if members else self._record(schema, depth)
         lines = (
@@ -118,13 +147,15 @@ class _Renderer:
 
     def _type(self, resolved: tuple[Mapping[str, Any], str], depth: int) -> str:
         schema, reference = resolved
-        self._nodes += 1
-        if self._nodes > MAX_NODES or (reference and reference in self._open):
+        if reference and reference in self._open:
             return "any"
         if depth > MAX_DEPTH:
             return compact(schema)
-        if not reference:
+        if not reference and not self._open:
             return self._shape(schema, depth)
+        self._budget.left -= 16 + len(schema) + len(_head(schema))
+        if self._budget.left <= 0:
+            return "any"
         self._open.append(reference)
         try:
             return self._shape(schema, depth)
@@ -132,22 +163,23 @@ class _Renderer:
             self._open.pop()
 
     def _shape(self, schema: Mapping[str, Any], depth: int) -> str:
-        if isinstance(schema.get("enum"), list):
-            return " | ".join(map(compact, schema["enum"]))
-        if "const" in schema:
-            return compact(schema["const"])
+        values = schema.get("enum", [schema["const"]] if "const" in schema else None)
+        if isinstance(values, list):
+            text = " | ".join(map(compact, values))
+            self._budget.left -= len(text) if self._open else 0
+            return text
         kind = schema.get("type")
+        variants = next((v for key in _UNIONS if isinstance(v := schema.get(key), list)), None)
         if isinstance(kind, list):
             bare = {k: v for k, v in schema.items() if k not in {"default", "title"}}
-            return self._union([{**bare, "type": one} for one in kind], depth)
-        for key in ("anyOf", "oneOf", "allOf"):
-            if isinstance(schema.get(key), list):
-                return self._union(maps(schema[key]), depth)
+            variants = [{**bare, "type": one} for one in kind[:_MOST_TYPES]]
+        if variants is not None:
+            return self._union(maps(variants), depth)
         if kind == "object" or "properties" in schema:
             return self.object_type(schema, depth)
         if kind == "array":
             return self._array(schema.get("items"), depth)
-        return _TYPES.get(kind, "any" if kind != "null" else "null") if kind else "any"
+        return _TYPES.get(kind, "any") if isinstance(kind, str) else "any"
 
     def _union(self, variants: Sequence[Mapping[str, Any]], depth: int) -> str:
         resolved = [self._resolved(variant) for variant in variants]

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from streamguard.core.documents import document_tokens
-from streamguard.core.families import CLAUDE, CLAUDE_NEW, base_model, family_of
+from streamguard.core.families import CLAUDE, CLAUDE_NEW, base_model, family_of, prompt_of
 from streamguard.core.image_size import Size, size_of_data
 from streamguard.core.json_text import as_list, as_map, as_text, compact, maps
 from streamguard.core.prompt import Component, Part, Prompt
@@ -21,9 +21,10 @@ FIRST_MESSAGE = 7
 MORE_MESSAGES = 4
 THINKING = 34
 """What is said to a model that thinks first."""
+TASK_BUDGET = 48
 SCHEMA = 170
 """What is said around an output schema."""
-UNSEEN = 16_384
+UNSEEN = 20_480
 """Allowed for what only Anthropic can see: a stored file, a container."""
 
 _BUILT_IN = (
@@ -55,9 +56,9 @@ _TOOL_PROMPTS: tuple[tuple[re.Pattern[str], ToolPrompt], ...] = tuple(
         (r"claude-3-(?:sonnet|haiku)", (300, 395)),
         (r"claude-3-5-haiku", (300, 410)),
         (r"claude-3", (355, 410)),
-        (r"claude-(?:opus|sonnet)-4(?:-0|-1|-20\d{6})?(?:$|-(?:0|1|20\d{6}))", (345, 360)),
-        (r"claude-\w+-4-5", (515, 640)),
-        (r"claude-\w+-4-6", (540, 670)),
+        (r"claude-(?:opus|sonnet)-4(?:-0|-1|-20\d{6})?(?:$|-(?:0|1|20\d{6}))", (355, 370)),
+        (r"claude-\w+-4-5", (525, 645)),
+        (r"claude-\w+-4-6", (550, 675)),
     )
 )
 _NEWEST = ToolPrompt(420, 560, 95)
@@ -72,8 +73,7 @@ def render(body: Mapping[str, Any], model: str) -> Prompt:
     family = family_of(model)
     if family not in {CLAUDE, CLAUDE_NEW}:
         family = CLAUDE_NEW
-    parts = tuple(_Renderer(body, model).parts())
-    return Prompt(parts, family.method, family.ratio, family.margin, family.weights)
+    return prompt_of(_Renderer(body, model).parts(), family)
 
 
 def _tool_prompt(model: str) -> ToolPrompt:
@@ -126,6 +126,8 @@ class _Renderer:
             as_map(self._body.get("output_config")).get("format"),
             self._body.get("output_format"),
         )
+        if as_map(self._body.get("output_config")).get("task_budget"):
+            yield Part("overhead", tokens=TASK_BUDGET)
         for schema in schemas:
             if schema:
                 yield Part("response_format", text=compact(schema), tokens=SCHEMA)
@@ -136,9 +138,11 @@ class _Renderer:
         for block in as_list(content):
             yield from self._block(as_map(block), component, thinks=thinks)
 
-    def _block(self, block: Mapping[str, Any], component: Component, *, thinks: bool) -> Iterator[Part]:
+    def _block(
+        self, block: Mapping[str, Any], component: Component, *, thinks: bool
+    ) -> Iterator[Part]:
         kind = block.get("type")
-        if kind == "text":
+        if kind == "text" or (kind is None and isinstance(block.get("text"), str)):
             yield Part(component, text=as_text(block.get("text")))
         elif kind == "tool_use":
             text = f"{as_text(block.get('name'))}{compact(block.get('input'))}"
@@ -212,7 +216,7 @@ def _thinking(block: Mapping[str, Any], component: Component) -> Iterator[Part]:
 
 
 def image_part(source: Mapping[str, Any], *, newest: bool) -> Part:
-    """Width × height / 750, after shrinking to what the model takes.
+    """Width times height / 750, after shrinking to what the model takes.
 
     Source: Anthropic's guide "Vision".
     """
@@ -220,8 +224,8 @@ def image_part(source: Mapping[str, Any], *, newest: bool) -> Part:
     data = source.get("data")
     size = size_of_data(data) if isinstance(data, str) else None
     if size is None:
-        return Part("images", tokens=most + 4, bound=True)
-    return Part("images", tokens=min(_pixels(size, edge), most) + 4)
+        return Part("images", tokens=most * 26 // 25 + 8, bound=True)
+    return Part("images", tokens=min(_pixels(size, edge), most) * 26 // 25 + 8)
 
 
 def _pixels(size: Size, edge: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from streamguard.core.families import family_of
+from streamguard.core.families import family_of, prompt_of
 from streamguard.core.json_text import as_list, as_map, as_text, maps, spaced
 from streamguard.core.prompt import Component, Part, Prompt
 from streamguard.protocols import openai_prompt as common
@@ -21,8 +21,7 @@ def render(body: Mapping[str, Any], model: str) -> Prompt:
         ProtocolError: a value is not JSON or nested too deeply.
     """
     family = family_of(model)
-    parts = tuple(_Renderer(body, model).parts())
-    return Prompt(parts, family.method, family.ratio, family.margin, family.weights)
+    return prompt_of(_Renderer(body, model).parts(), family)
 
 
 class _Renderer:
@@ -38,11 +37,9 @@ class _Renderer:
         schema = as_map(body.get("response_format")).get("json_schema")
         self._format = common.format_text(schema) if isinstance(schema, Mapping) else ""
         self._answer = as_text(as_map(schema).get("name")) if self._dialect.answers else ""
-        self._joins = self._dialect.joins and self._system() is not None
-
-    def _system(self) -> Message | None:
-        roles = common.SYSTEM_ROLES
-        return next((m for m in self._messages if m.get("role") in roles), None)
+        systems = (m for m in self._messages if m.get("role") in common.SYSTEM_ROLES)
+        self._system = next(systems, None) if self._dialect.joins else None
+        self._joins = self._system is not None
 
     def parts(self) -> Iterator[Part]:
         """All parts in order: messages, tools, response format, priming."""
@@ -110,7 +107,7 @@ class _Renderer:
         head = common.PER_MESSAGE + (self._dialect.channel if role == "assistant" else 0)
         yield Part("overhead", text=f"{role}:{name}" if name else role, tokens=head)
         content = list(common.content_parts(message.get("content"), component, self._model))
-        joined = message is self._system() and self._joins and (self._functions or self._format)
+        joined = message is self._system and (self._functions or self._format)
         yield from _with_end(content, "\n\n") if joined else content
         for key in ("refusal", "reasoning_content", "reasoning"):
             if message.get(key):

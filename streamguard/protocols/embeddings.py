@@ -11,7 +11,8 @@ from streamguard.core.prompt import Prompt
 from streamguard.core.wire import Delta, Reply, Request, StreamState
 from streamguard.errors import StreamGuardError
 from streamguard.protocols import fields
-from streamguard.protocols.completions import prompt_parts, prompts_of
+from streamguard.protocols.completions import prompts_of
+from streamguard.protocols.completions_prompt import render_embeddings
 from streamguard.protocols.openai_common import deployment_of, openai_error, read_usage
 from streamguard.protocols.plain import PassedOn
 
@@ -39,7 +40,7 @@ class Embeddings:
 
     def prompt(self, request: Request) -> Prompt:
         """The inputs as they stand."""
-        return prompt_parts(prompts_of(request.body.get("input")))
+        return render_embeddings(request.body, request.model)
 
     def rewrite(self, request: Request, output_cap: int | None) -> Mapping[str, Any]:
         """The body as it is: there is no output to cap."""

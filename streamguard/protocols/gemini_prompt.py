@@ -11,19 +11,22 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from streamguard.core.documents import audio_tokens, document_tokens
-from streamguard.core.families import GEMINI, GEMINI_3, base_model, family_of
+from streamguard.core.families import GEMINI, GEMINI_3, base_model, family_of, prompt_of
 from streamguard.core.image_size import Size, size_of_data
 from streamguard.core.json_text import as_list, as_map, as_text, compact, maps
 from streamguard.core.prompt import Component, Part, Prompt
+from streamguard.core.typescript import MAX_DEPTH
 
-UNSEEN = 16_384
+UNSEEN = 20_480
 """Allowed for what only Google can see: a stored file, cached content."""
 
 SYSTEM = 2
-TOOLS = 24
-"""What is said around function declarations, at most."""
-FORCED = 30
-"""And around those of which one must be called."""
+FUNCTION = 24
+"""What is said around a function declaration."""
+PROPERTY = 14
+"""And around each of its parameters, the nested ones too."""
+FORCED = 8
+"""And where one must be called."""
 CALL = 12
 THOUGHT = 8
 
@@ -43,8 +46,7 @@ def render(body: Mapping[str, Any], model: str) -> Prompt:
     family = family_of(model)
     if family not in {GEMINI, GEMINI_3}:
         family = GEMINI_3
-    parts = tuple(_Renderer(_camel(body), model).parts())
-    return Prompt(parts, family.method, family.ratio, family.margin, family.weights)
+    return prompt_of(_Renderer(_camel(body), model).parts(), family)
 
 
 def _camel(value: Any) -> Mapping[str, Any]:
@@ -58,6 +60,7 @@ class _Renderer:
     def __init__(self, body: Mapping[str, Any], model: str) -> None:
         self._body = body
         self._model = model
+        self._first = bool(re.match(r"gemini-(?:1|2\.0|pro)", base_model(model)))
         self._third = family_of(model) is not GEMINI
         self._config = _camel(body.get("generationConfig"))
         self._contents = _contents(body)
@@ -65,10 +68,13 @@ class _Renderer:
         self._turn = max((i for i, role in enumerate(roles) if role == "user"), default=0)
 
     def parts(self) -> Iterator[Part]:
-        """All parts in order: system, tools, contents, schema."""
+        """All parts in order: system, tools, contents, options.
+
+        A ``responseJsonSchema`` is not billed; of a ``responseSchema``, the words are.
+        """
         system = self._body.get("systemInstruction")
         if system:
-            yield Part("overhead", tokens=SYSTEM)
+            yield Part("overhead", tokens=0 if self._first else SYSTEM)
             yield from self._parts_of(_content(system), "system")
         yield from self._tools()
         for index, content in enumerate(self._contents):
@@ -94,7 +100,7 @@ class _Renderer:
                 yield from self._parts_of(as_map(part[key]), component)
         if part.get("thoughtSignature"):
             hidden = as_text(part["thoughtSignature"])
-            yield Part(component, tokens=len(hidden) // 5 + THOUGHT if self._third else 0)
+            yield Part(component, tokens=len(hidden) * 23 // 100 + THOUGHT if self._third else 0)
         for key in ("executableCode", "codeExecutionResult", "toolCall", "toolResponse"):
             if part.get(key):
                 yield Part(component, text=compact(part[key]), tokens=CALL, bound=True)
@@ -125,24 +131,29 @@ class _Renderer:
         return Part("images", tokens=tiles(size) * _TILE)
 
     def _tools(self) -> Iterator[Part]:
-        declared = False
         for tool in maps(self._body.get("tools")):
             for key, value in _camel(tool).items():
                 if key == "functionDeclarations":
-                    declared = True
-                    yield from (Part("tools", text=compact(one)) for one in maps(value))
+                    yield from map(self._declared, maps(value))
                 else:
                     allowance = _BUILT_IN.get(key, _OTHER_TOOL)
                     yield Part("tools", text=compact(value), tokens=allowance, bound=True)
-        if declared:
-            calling = _camel(_camel(self._body.get("toolConfig")).get("functionCallingConfig"))
-            forced = as_text(calling.get("mode")).upper() in {"ANY", "VALIDATED"}
-            yield Part("tools", tokens=TOOLS + (FORCED if forced else 0))
+        calling = _camel(_camel(self._body.get("toolConfig")).get("functionCallingConfig"))
+        if as_text(calling.get("mode")).upper() in {"ANY", "VALIDATED"}:
+            yield Part("tools", tokens=FORCED)
+
+    def _declared(self, function: Mapping[str, Any]) -> Part:
+        """A function's words; models since 2.5 are told its shape as well."""
+        words: list[str] = []
+        names = _read(function, words)
+        shape = CALL if self._first else FUNCTION + PROPERTY * names
+        return Part("tools", text="\n".join(words), tokens=shape)
 
     def _options(self) -> Iterator[Part]:
-        for key in ("responseSchema", "responseJsonSchema"):
-            if self._config.get(key):
-                yield Part("response_format", text=compact(self._config[key]), tokens=TOOLS)
+        words: list[str] = []
+        _read(self._config.get("responseSchema"), words)
+        if words:
+            yield Part("response_format", text="\n".join(words))
         if self._body.get("cachedContent"):
             yield Part("history", tokens=UNSEEN, bound=True)
         if self._third and base_model(self._model):
@@ -164,6 +175,31 @@ def _content(value: Any) -> Mapping[str, Any]:
     if "parts" not in content and content:
         return {"role": "user", "parts": [content]}
     return content
+
+
+_SILENT = frozenset(
+    {"type", "required", "default", "additionalProperties", "additional_properties"}
+)
+
+
+def _read(value: Any, words: list[str], depth: int = 0) -> int:
+    """Collect what a declaration says in words: names, descriptions, choices; count names."""
+    if depth > MAX_DEPTH:
+        words.append(compact(value))
+    elif isinstance(value, str):
+        words.append(value)
+    elif isinstance(value, list):
+        return sum(_read(item, words, depth + 1) for item in value)
+    elif isinstance(value, Mapping):
+        return sum(_member(key, item, words, depth + 1) for key, item in value.items())
+    return 0
+
+
+def _member(key: Any, item: Any, words: list[str], depth: int) -> int:
+    if key == "properties" and isinstance(item, Mapping):
+        words.extend(str(name) for name in item)
+        return len(item) + sum(_read(shape, words, depth) for shape in item.values())
+    return 0 if key in _SILENT else _read(item, words, depth)
 
 
 def tiles(size: Size) -> int:

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from streamguard.core import typescript
-from streamguard.core.families import CLASSIC, HARMONY, Family, family_of, is_reasoning
 from streamguard.core.documents import audio_tokens, document_tokens
+from streamguard.core.families import CLASSIC, HARMONY, Family, family_of, is_reasoning
 from streamguard.core.image_size import size_of_data
 from streamguard.core.image_tokens import image_rule
 from streamguard.core.json_text import as_list, as_map, as_text, canonical, compact, maps, spaced
@@ -23,7 +23,7 @@ PER_MESSAGE = 3
 
 SYSTEM_ROLES = frozenset({"system", "developer"})
 
-UNSEEN = 16_384
+UNSEEN = 20_480
 """What is allowed for input that only the provider can see: a stored file or conversation."""
 
 FOREIGN_TOOLS = 80
@@ -100,12 +100,12 @@ def namespace_parts(functions: Sequence[Mapping[str, Any]], dialect: Dialect) ->
     if dialect is FOREIGN:
         yield Part("tools", text=spaced(list(functions)), tokens=dialect.tools)
         return
-    text = typescript.namespace(functions)
+    text, complete = typescript.namespace(functions)
     if dialect.splits:
         yield Part("tools", text=_TOOLS, tokens=dialect.tools)
-        yield Part("tools", text=text)
+        yield Part("tools", text=text, bound=not complete)
     else:
-        yield Part("tools", text=_TOOLS + text, tokens=dialect.tools)
+        yield Part("tools", text=_TOOLS + text, tokens=dialect.tools, bound=not complete)
 
 
 def opaque_tool(tool: Any, allowance: int) -> Part:
@@ -176,7 +176,7 @@ def call_parts(
 def image_part(url: object, detail: object, model: str) -> Part:
     """An image by its data URL, or the most it can cost when it is elsewhere."""
     size = size_of_data(url) if isinstance(url, str) and url.startswith("data:") else None
-    count = image_rule(model).count(size, detail if isinstance(detail, str) else "auto")
+    count = image_rule(model).cost(size, detail if isinstance(detail, str) else "auto")
     return Part("images", tokens=count.tokens, bound=count.bound or not is_own(family_of(model)))
 
 

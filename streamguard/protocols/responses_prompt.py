@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from streamguard.core.families import HARMONY, family_of
+from streamguard.core.families import HARMONY, family_of, prompt_of
 from streamguard.core.json_text import as_map, as_text, maps, spaced
 from streamguard.core.prompt import Component, Part, Prompt
 from streamguard.protocols import openai_prompt as common
@@ -45,8 +45,7 @@ def render(body: Mapping[str, Any], model: str) -> Prompt:
         ProtocolError: a value is not JSON or nested too deeply.
     """
     family = family_of(model)
-    parts = tuple(_Renderer(body, model).parts())
-    return Prompt(parts, family.method, family.ratio, family.margin, family.weights)
+    return prompt_of(_Renderer(body, model).parts(), family)
 
 
 class _Renderer:
@@ -57,7 +56,8 @@ class _Renderer:
         self._model = model
         self._dialect = common.dialect_of(model, responses=True)
         given = body.get("input")
-        self._items = [{"role": "user", "content": given}] if isinstance(given, str) else maps(given)
+        whole = [{"role": "user", "content": given}] if isinstance(given, str) else given
+        self._items = maps(whole)
         self._turn = common.turn_of([item.get("role") for item in self._items])
 
     def parts(self) -> Iterator[Part]:
@@ -94,12 +94,10 @@ class _Renderer:
 
     def _run(self, start: int, kinds: frozenset[str]) -> list[Item]:
         """The items from ``start`` that are of these kinds."""
-        run: list[Item] = []
-        for item in self._items[start:]:
-            if item.get("type") not in kinds:
-                break
-            run.append(item)
-        return run
+        end = start
+        while end < len(self._items) and self._items[end].get("type") in kinds:
+            end += 1
+        return self._items[start:end]
 
     def _component(self, index: int) -> Component:
         if self._items[index].get("role") in common.SYSTEM_ROLES:
@@ -186,5 +184,3 @@ class _Renderer:
 def encrypted_tokens(secret: str) -> int:
     """Tokens inside an encrypted text at most: some 850 characters are its envelope."""
     return max(64, (len(secret) - 850) * 10 // 48)
-
-
