@@ -14,6 +14,7 @@ from streamguard.core.billing import Spent
 from streamguard.core.wire import StreamState
 from streamguard.guard.call import Call
 from streamguard.guard.context import current_call
+from streamguard.guard.deadlines import Deadlines
 from streamguard.guard.settings import Settings
 
 
@@ -33,6 +34,10 @@ class Exchange:
         self._receive = receive
         self._app_scope = anyio.CancelScope()
         self._responder = Responder(call, send, self._final, self._app_scope.cancel, state)
+        self._deadlines = Deadlines(settings, anyio.current_time())
+        if self._deadlines.active:
+            self._responder.progress = self._progress
+            self._app_scope.deadline = self._deadlines.due
         self._left = anyio.Event()
         self._gone = False
         self._body: bytes | None = None
@@ -50,12 +55,23 @@ class Exchange:
                         await app(replaced(scope, body), self._replay, self._responder.send)
                     except Exception as error:  # noqa: BLE001 - raised again below, ungrouped
                         failure = error
+                await self._check_time()
                 group.cancel_scope.cancel()
         finally:
             current_call.reset(token)
             await self._call.finish(self._spent(failure))
         if failure is not None and not self._responder.done:
             raise failure
+
+    def _progress(self, started: bool) -> None:
+        self._deadlines.progress(anyio.current_time(), started=started)
+        self._app_scope.deadline = self._deadlines.due
+
+    async def _check_time(self) -> None:
+        if self._app_scope.cancelled_caught and not (self._gone or self._responder.done):
+            late = self._deadlines.lapsed(anyio.current_time())
+            if late is not None:
+                await self._responder.time_out(late)
 
     def _final(self) -> None:
         self._call.finish_soon(self._spent(None))

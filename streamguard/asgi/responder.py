@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 
 from streamguard.asgi.body import encoded, header, without
 from streamguard.asgi.types import Message, Send
 from streamguard.core.billing import Spent
+from streamguard.core.strict_json import dumps
 from streamguard.core.wire import StreamState
 from streamguard.guard.call import Call
+from streamguard.guard.deadlines import TimeBudgetExceededError
 from streamguard.guard.metered import MeteredStream, Mode, measured, mode_of
+from streamguard.guard.numbers import refusal_numbers
 from streamguard.guard.upstream import oversized_reply
 
 MAX_ERROR_BYTES = 65_536
@@ -28,6 +30,7 @@ class Responder:
     gets an exception from ``send`` does not always.
 
     Attributes:
+        progress: called with each piece of a stream, and whether output was handed on by now.
         status: of the response, ``None`` before it started.
         done: the final body was sent.
         cut: the allowance ended the response.
@@ -53,6 +56,7 @@ class Responder:
         self._chunks: list[bytes] = []
         self._size = 0
         self._whole = Spent("completed")
+        self.progress: Callable[[bool], None] | None = None
         self.status: int | None = None
         self.done = False
 
@@ -65,6 +69,15 @@ class Responder:
     def billed(self) -> bool:
         """Whether the provider bills what was answered: error responses cost nothing."""
         return self._mode != "error"
+
+    async def time_out(self, error: TimeBudgetExceededError) -> None:
+        """End a response whose time budget lapsed."""
+        if self._stream is not None:
+            await self._pass(self._stream.time_out(error), more=False)
+        elif self._mode in ("whole", "empty"):
+            subject = self._call.assessment.subject
+            body = subject.protocol.refusal(error, refusal_numbers(error))
+            await self._answer(error.http_status, dumps(body), Spent("timed_out"))
 
     def spent(self, outcome: str) -> Spent:
         """What the response used by now; ``outcome`` is how it ended where it does not say."""
@@ -119,6 +132,8 @@ class Responder:
         if stream.wants_more(len(body)):
             await stream.more(len(body))
         out = stream.feed(body)
+        if self.progress is not None:
+            self.progress(stream.handed_on)
         if out is body and more:
             await self._send(message)
             return
@@ -162,17 +177,19 @@ class Responder:
 
     async def _refuse(self, reason: str) -> None:
         """Answer in the app's stead: its response cannot be guarded."""
-        self.done = True
-        self.status = 502
-        self._whole = Spent("unmetered")
-        self._final()
         error = {"message": reason, "type": "api_error", "code": "unmetered"}
-        body = json.dumps({"error": error}).encode()
+        await self._answer(502, dumps({"error": error}), Spent("unmetered"))
+        self._stop()
+
+    async def _answer(self, status: int, body: bytes, spent: Spent) -> None:
+        self.done = True
+        self.status = status
+        self._whole = spent
+        self._final()
         pairs = [("content-type", "application/json"), ("content-length", str(len(body)))]
-        start = {"type": "http.response.start", "status": 502, "headers": encoded(pairs)}
+        start = {"type": "http.response.start", "status": status, "headers": encoded(pairs)}
         await self._send(start)
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
-        self._stop()
 
 
 _ENCODING = b"content-encoding"

@@ -15,7 +15,6 @@ from streamguard.core.accounts import Grant, Refusal
 from streamguard.core.admission import Ask, Rates, Terms
 from streamguard.core.admission import terms as terms_of
 from streamguard.core.learning import OutputLearner
-from streamguard.core.room import input_room
 from streamguard.core.wire import Request, WireProtocol
 from streamguard.errors import (
     OversizedRetryError,
@@ -241,8 +240,9 @@ class Engine:
             conversation, grew = self._refusals.grew(prompt, count, subject.identity)
             rates = self._rates(request)
             ask = ask_for(request, count, self.settings)
-            room = input_room(ask, limits, subject.scope(), rates)
-            subject, ask, trimmed = await fit_to(room, subject, ask, self.settings, self.counter)
+            subject, ask, trimmed = await fit_to(
+                limits, rates, subject, ask, self.settings, self.counter
+            )
             terms = self._terms(subject, ask, rates, limits)
         except StreamGuardError as error:
             error.grew = grew

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import replace
 
-from streamguard.core.admission import Ask
-from streamguard.core.room import Fit, Trimmed
+from streamguard.core.admission import Ask, Rates
+from streamguard.core.room import Fit, Trimmed, input_room
 from streamguard.guard.assess import Subject, ask_for
 from streamguard.guard.counter import PromptCounter
 from streamguard.guard.settings import Settings
+from streamguard.limits import Limit
 
 FORMATS = frozenset({"openai_chat"})
 """Wire formats whose bodies a fit understands."""
 
 
 async def fit_to(
-    room: int | None, subject: Subject, ask: Ask, settings: Settings, counter: PromptCounter
+    limits: Sequence[Limit],
+    rates: Rates,
+    subject: Subject,
+    ask: Ask,
+    settings: Settings,
+    counter: PromptCounter,
 ) -> tuple[Subject, Ask, Trimmed | None]:
-    """The request made to fit ``room`` input tokens; as it is where it fits or nobody asked.
+    """The request made to fit its window and budgets; as it is where it fits or nobody asked.
 
     Raises:
         ContextWindowExceededError: it cannot be made to fit.
     """
-    before = ask.count.input_tokens
-    if settings.fit is None or room is None or before <= room:
+    if settings.fit is None or settings.observe or subject.protocol.name not in FORMATS:
         return subject, ask, None
-    if subject.protocol.name not in FORMATS:
+    before, room = ask.count.input_tokens, input_room(ask, limits, subject.scope(), rates)
+    if room is None or before <= room:
         return subject, ask, None
     shorter = await _shortened(settings.fit, subject, room)
     prompt = shorter.protocol.prompt(shorter.request)

@@ -6,9 +6,10 @@ from typing import Literal
 
 from streamguard.core.billing import Spent
 from streamguard.core.replies import measure
-from streamguard.core.wire import Delta, Reply, StreamState
+from streamguard.core.wire import Delta, EndReason, Reply, StreamState
 from streamguard.errors import ProtocolError
 from streamguard.guard.call import Call
+from streamguard.guard.deadlines import TimeBudgetExceededError
 from streamguard.guard.top_up import TopUp
 from streamguard.usage import Usage
 
@@ -64,6 +65,7 @@ class MeteredStream:
         self._meter = call.meter(state)
         self._top_up = TopUp(call, self._meter)
         self._broken = False
+        self._late = False
         self._first_token: float | None = None
         self.over = False
 
@@ -108,10 +110,20 @@ class MeteredStream:
         except ProtocolError as error:
             return self._break_off(error)
 
+    def time_out(self, error: TimeBudgetExceededError) -> bytes:
+        """What to hand on when a time budget lapsed: the protocol's own early end where the whole
+        stream's is used up, an error where the provider is stuck.
+        """
+        self.over = self._late = True
+        reason: EndReason = "cut" if error.lapse == "stream" else "upstream_error"
+        return self._meter.end(reason, error)
+
     def spent(self, outcome: str) -> Spent:
         """What was used by now. ``outcome`` is how it ended, where the stream does not say."""
         meter = self._meter
-        if self._broken:
+        if self._late:
+            outcome = "timed_out"
+        elif self._broken:
             outcome = "upstream_error"
         elif meter.cut:
             outcome = "cut"

@@ -11,6 +11,7 @@ from streamguard.errors import (
     BudgetExceededError,
     ContextWindowExceededError,
     OversizedRetryError,
+    ProtocolError,
     StreamGuardError,
 )
 from streamguard.guard.assess import Subject
@@ -78,7 +79,7 @@ class Recourse:
                 return None
             try:
                 return await attempt(other)
-            except REFUSALS:
+            except (*REFUSALS, ProtocolError):  # its price may be unknown
                 continue
         return None
 

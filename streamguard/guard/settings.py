@@ -17,6 +17,11 @@ LimitSource = Callable[[Identity, str], Sequence[Limit] | Awaitable[Sequence[Lim
 
 OnDisconnect = Literal["cancel", "drain"]
 
+_SECONDS = (
+    "hold_ttl", "store_timeout", "drain_seconds", "first_token_seconds", "idle_seconds",
+    "stream_seconds",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -39,6 +44,9 @@ class Settings:
         store_timeout: seconds the guard waits for the store.
         on_disconnect: stop the call when its client leaves, or let it finish.
         drain_seconds: how long a call may go on after its client left.
+        first_token_seconds: time budget until the first output; ``None`` is no limit.
+        idle_seconds: time budget between two pieces of a stream.
+        stream_seconds: time budget of a whole response.
     """
 
     limits: Sequence[Limit] | LimitSource = ()
@@ -54,6 +62,9 @@ class Settings:
     store_timeout: float = 2.0
     on_disconnect: OnDisconnect = "cancel"
     drain_seconds: float = 30.0
+    first_token_seconds: float | None = None
+    idle_seconds: float | None = None
+    stream_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse figures that cannot work."""
@@ -62,9 +73,10 @@ class Settings:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 message = f"{name}={value!r} must be a whole number of tokens, at least 1"
                 raise ConfigurationError(message)
-        for name in ("hold_ttl", "store_timeout", "drain_seconds"):
-            if not getattr(self, name) > 0:
-                message = f"{name}={getattr(self, name)!r} must be more than 0 seconds"
+        for name in _SECONDS:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                message = f"{name}={value!r} must be more than 0 seconds"
                 raise ConfigurationError(message)
         if not callable(self.limits):
             _check_names(self.limits)

@@ -12,6 +12,7 @@ import anyio.lowlevel
 import pytest
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
+from support.asgi import BODY, REQUEST, SSE, WHOLE, Wire, chunk
 
 from streamguard import (
     ConfigurationError,
@@ -25,24 +26,6 @@ from streamguard.sinks.memory import ListSink
 
 pytestmark = pytest.mark.anyio
 
-BODY = {
-    "model": "gpt-4o",
-    "stream": True,
-    "max_completion_tokens": 50,
-    "messages": [{"role": "user", "content": "hi"}],
-}
-REQUEST = json.dumps(BODY).encode()
-
-
-def chunk(text: str, finish: str | None = None, **more: Any) -> bytes:
-    choice = {"index": 0, "delta": {"content": text} if text else {}, "finish_reason": finish}
-    head = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o"}
-    return b"data: " + json.dumps({**head, "choices": [choice], **more}).encode() + b"\n\n"
-
-
-SSE = [(b"content-type", b"text/event-stream"), (b"content-length", b"999")]
-WHOLE = [chunk("Hello"), chunk(" there"), chunk("", "stop"), b"data: [DONE]\n\n"]
-
 
 def replying(parts: list[bytes], headers: Any = SSE, status: int = 200, last: bytes = b"") -> Any:
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -55,49 +38,6 @@ def replying(parts: list[bytes], headers: Any = SSE, status: int = 200, last: by
         await send({"type": "http.response.body", "body": b"after the end"})
 
     return app
-
-
-class Wire:
-    """One connection: what the server gives and what it got."""
-
-    def __init__(self, body: bytes = REQUEST, path: str = "/v1/chat/completions", **scope: Any):
-        self.got: list[Any] = []
-        self.left = anyio.Event()
-        self._waiting = [body]
-        self.scope = {
-            "type": "http",
-            "method": "POST",
-            "path": path,
-            "headers": [(b"content-type", b"application/json")],
-            **scope,
-        }
-
-    async def receive(self) -> Any:
-        if self._waiting:
-            body = self._waiting.pop()
-            return {"type": "http.request", "body": body, "more_body": False}
-        await self.left.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: Any) -> None:
-        self.got.append(message)
-
-    async def through(self, app: Any) -> Wire:
-        await app(self.scope, self.receive, self.send)
-        return self
-
-    @property
-    def status(self) -> int:
-        return next(m["status"] for m in self.got if m["type"] == "http.response.start")
-
-    @property
-    def headers(self) -> dict[bytes, bytes]:
-        start = next(m for m in self.got if m["type"] == "http.response.start")
-        return dict(start["headers"])
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(m.get("body", b"") for m in self.got if m["type"] == "http.response.body")
 
 
 @pytest.fixture
