@@ -41,6 +41,17 @@ class Demand(NamedTuple):
     soft: bool = False
 
 
+MAX_CAPACITY = 2**53
+"""The largest capacity every store can compare exactly (nine million dollars)."""
+
+
+def representable(demands: Sequence[Demand]) -> Sequence[Demand]:
+    """The demands with no capacity over ``MAX_CAPACITY``: beyond it no call can matter."""
+    if all(demand.capacity <= MAX_CAPACITY for demand in demands):
+        return demands
+    return [demand._replace(capacity=min(demand.capacity, MAX_CAPACITY)) for demand in demands]
+
+
 class Balance(NamedTuple):
     """An account after an operation. ``resets_at`` is Unix seconds on the store's clock:
     when enough (or, if nothing lacks, the oldest part) of the usage is released.

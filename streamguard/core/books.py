@@ -23,7 +23,7 @@ MAX_AMOUNT = 2**48
 every store (281 thousand dollars, or 281 million million tokens)."""
 
 
-class Account(msgspec.Struct):
+class Account(msgspec.Struct, array_like=True):
     """What is used, by bucket of the window (oldest first), and what is held."""
 
     window: Window
@@ -47,7 +47,8 @@ class Account(msgspec.Struct):
         """The clock went back: what it charged in its future is, at the latest, used now."""
         future = [bucket for bucket in self.buckets if bucket > self.current]
         moved = sum(self.buckets.pop(bucket) for bucket in future)
-        self.buckets[self.current] = self.buckets.get(self.current, 0) + moved
+        if moved:
+            self.buckets[self.current] = self.buckets.get(self.current, 0) + moved
 
     def charge(self, amount: int) -> None:
         """Use ``amount`` now; nothing is charged where nothing ages."""
@@ -57,10 +58,13 @@ class Account(msgspec.Struct):
 
     def refund(self, bucket: int, amount: int) -> None:
         """Take back what was charged in ``bucket``, as far as it still counts."""
-        back = min(amount, self.buckets.get(bucket, 0))
-        if back > 0:
-            self.buckets[bucket] -= back
-            self.used -= back
+        there = self.buckets.get(bucket, 0)
+        if there and amount >= there:
+            del self.buckets[bucket]
+            self.used -= there
+        elif there and amount > 0:
+            self.buckets[bucket] = there - amount
+            self.used -= amount
 
     def balance(self, capacity: int) -> Balance:
         """The account as it stands; ``resets_at`` is when its oldest part is released."""
@@ -68,6 +72,12 @@ class Account(msgspec.Struct):
         if self.used:
             resets_at = ruler(self.window).release(next(iter(self.buckets))) / 1000
         return Balance(capacity, self.used, self.held, resets_at)
+
+    def empty_at(self) -> int | None:
+        """When nothing is used any more if nothing happens; ``None`` while something is held."""
+        if self.held:
+            return None
+        return ruler(self.window).release(next(reversed(self.buckets))) if self.buckets else 0
 
     def freed_at(self, lack: int) -> int:
         """When ``lack`` of what is used has been released, Unix milliseconds."""
@@ -84,7 +94,7 @@ Key = tuple[str, Window]
 State = Literal["held", "expired", "done"]
 
 
-class Hold(msgspec.Struct):
+class Hold(msgspec.Struct, array_like=True):
     """One reservation. ``due`` is when it expires, or, later, when it is forgotten."""
 
     demands: tuple[Demand, ...]
@@ -103,9 +113,14 @@ class Books:
 
     __slots__ = ("_done", "_hand", "_turns", "accounts", "due", "holds", "remember")
 
-    def __init__(self, remember: int = 100_000) -> None:
-        self.accounts: dict[Key, Account] = {}
-        self.holds: dict[str, Hold] = {}
+    def __init__(
+        self,
+        remember: int = 100_000,
+        accounts: dict[Key, Account] | None = None,
+        holds: dict[str, Hold] | None = None,
+    ) -> None:
+        self.accounts = {} if accounts is None else accounts
+        self.holds = {} if holds is None else holds
         self.due: list[tuple[int, str]] = []
         self.remember = remember
         self._done: deque[str] = deque()
@@ -138,6 +153,12 @@ class Books:
         """Remember a reservation until it is due."""
         self.holds[reservation] = hold
         heappush(self.due, (hold.due, reservation))
+
+    def renew(self, reservation: str, hold: Hold, due: int) -> None:
+        """Change when a reservation expires; what is queued already covers a later time."""
+        if due < hold.due:
+            heappush(self.due, (due, reservation))
+        hold.due = due
 
     def finish(self, reservation: str, hold: Hold, at: int) -> None:
         """Remember that a reservation is over."""

@@ -32,7 +32,7 @@ NOTHING = Refusal(0, 0, Balance(0, 0, 0), None)
 
 def milliseconds(seconds: float) -> int:
     """Seconds as the whole milliseconds that the books are kept in."""
-    return int(seconds * 1000)
+    return round(seconds * 1000)
 
 
 def reserve(
@@ -55,6 +55,7 @@ def reserve(
     known = books.known(reservation, at)
     if known is not None and known.state != "expired":
         return _again(books, known, at, least)
+    check_apart(demands)
     found = _open(books, demands, at)
     asked = [demand.fixed for demand in demands]
     output = _fit(demands, found, asked, want, min(least, want))
@@ -86,7 +87,7 @@ def extend(
     for demand, account in zip(hold.demands, found, strict=True):
         account.held += output * demand.rate
     hold.granted += output
-    hold.due = at + milliseconds(ttl)
+    books.renew(reservation, hold, at + milliseconds(ttl))
     return _grant(hold.demands, found, output)
 
 
@@ -97,23 +98,30 @@ def renew(books: Books, reservation: str, *, ttl: float, now: float) -> bool:
     hold = books.known(reservation, at)
     if hold is None or hold.state != "held":
         return False
-    hold.due = at + milliseconds(ttl)
+    books.renew(reservation, hold, at + milliseconds(ttl))
     return True
 
 
 def settle(
     books: Books, reservation: str, amounts: Sequence[int], *, now: float
 ) -> Sequence[Balance]:
-    """Replace the hold by what was used, per demand; empty for an unknown reservation."""
+    """Replace the hold by what was used, per demand; empty for an unknown reservation.
+
+    Raises:
+        ValueError: not one amount a demand.
+    """
     at = milliseconds(now)
     sweep(books, at)
     hold = books.known(reservation, at)
     if hold is None:
         return ()
+    if len(amounts) != len(hold.demands):
+        message = f"settled {len(amounts)} amounts for {len(hold.demands)} demands"
+        raise ValueError(message)
     found = _open(books, hold.demands, at)
     if hold.state != "done":
         for demand, account, amount in zip(hold.demands, found, amounts, strict=True):
-            _settle_one(hold, demand, account, min(amount, MAX_AMOUNT))
+            _settle_one(hold, demand, account, max(0, min(amount, MAX_AMOUNT)))
         books.finish(reservation, hold, at)
     return _balances(hold.demands, found)
 
@@ -150,12 +158,19 @@ def balances(books: Books, demands: Sequence[Demand], *, now: float) -> Sequence
 
 
 def _open(books: Books, demands: Sequence[Demand], at: int) -> list[Account]:
-    found = [books.account(demand, at) for demand in demands]
-    if len(found) > 1 and len({demand.account for demand in demands}) < len(found):
+    return [books.account(demand, at) for demand in demands]
+
+
+def check_apart(demands: Sequence[Demand]) -> None:
+    """Each demand of a call must speak of its own account.
+
+    Raises:
+        ConfigurationError: two speak of the same.
+    """
+    if len(demands) > 1 and len({demand.account for demand in demands}) < len(demands):
         names = sorted(demand.account for demand in demands)
         message = f"two demands of one call speak of the same account: {names}; name limits apart"
         raise ConfigurationError(message)
-    return found
 
 
 def _fit(

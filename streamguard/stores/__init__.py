@@ -11,6 +11,13 @@ from streamguard.stores.base import Store
 
 STORES: Mapping[str, tuple[str, str]] = {
     "memory": ("streamguard.stores.memory", "from_url"),
+    "sqlite": ("streamguard.stores.sqlite", "from_url"),
+    "redis": ("streamguard.stores.redis_urls", "from_url"),
+    "rediss": ("streamguard.stores.redis_urls", "from_url"),
+    "valkey": ("streamguard.stores.redis_urls", "from_url"),
+    "redis+cluster": ("streamguard.stores.redis_urls", "from_url"),
+    "rediss+cluster": ("streamguard.stores.redis_urls", "from_url"),
+    "redis+sentinel": ("streamguard.stores.redis_urls", "from_url"),
 }
 """URL scheme → the module and the function in it that makes the store of a URL."""
 
@@ -20,6 +27,11 @@ def open_store(store: str | Store | None = None) -> Store:
 
     ======================================  ================================================
     ``memory://``                           one process
+    ``sqlite:///path``                      several processes of one machine, persistent
+    ``redis://host:port/db``, ``rediss:``   any number of machines
+    ``valkey://host:port/db``               the same, Valkey
+    ``redis+cluster://host:port``           Redis Cluster, from any of its nodes
+    ``redis+sentinel://h:p,h:p/service``    the master that the Sentinels name
     ======================================  ================================================
 
     Nothing is connected yet: the guard calls ``open``.
@@ -36,5 +48,9 @@ def open_store(store: str | Store | None = None) -> Store:
         message = f"no store for {scheme or 'no scheme'!r}; use one of {', '.join(STORES)}"
         raise ConfigurationError(message)
     module, function = STORES[scheme]
-    make: Callable[[str], Store] = getattr(import_module(module), function)
+    try:
+        make: Callable[[str], Store] = getattr(import_module(module), function)
+    except ImportError as error:
+        message = f"{scheme}:// needs a package that is missing: pip install 'streamguard[redis]'"
+        raise ConfigurationError(message) from error
     return make(store)

@@ -25,6 +25,7 @@ ZONES = [
     "Asia/Kathmandu",
     "Africa/Cairo",
     "Pacific/Apia",
+    "America/St_Johns",
 ]
 SPANS = [60, 900, 1200, 3600, 7200, 21_600, 43_200, 86_400, 604_800, 0]
 MOMENTS = st.integers(min_value=1_100_000_000_000, max_value=2_000_000_000_000)

@@ -1,0 +1,250 @@
+-- Shared by every operation, put before it when it is loaded: an account and a reservation
+-- as core/ledger.py has them. Times are whole milliseconds, amounts whole numbers.
+--
+-- account  hash  u used, h held, o and n oldest and newest bucket, b<bucket> its amount,
+--                h<id> what a reservation holds: "amount", or "amount:bucket" if charged up front
+-- holds    zset  reservation id, scored by its expiry
+-- record   string, packed {state, granted, due, demands}; its due as in core/books.py
+-- demand   {capacity, fixed, rate, soft, width, span, starts, keep}
+
+local HELD, DONE_STATE = 0, 1
+local LATE, DONE, PATIENCE, MAX_AMOUNT = 86400000, 120000, 1000, 281474976710656
+local NEVER = -1
+
+local function whole(number) return string.format('%.0f', number) end
+
+local function clock(given)
+  if given then return given end
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function up_front(demand) return demand[3] == 0 and demand[5] >= 0 end
+
+-- Oldest bucket that counts, the one being filled, and (calendar) its end; nil off the table.
+local function place(demand, now)
+  local width, span, starts = demand[5], demand[6], demand[7]
+  if width < 0 then return 0, 0 end
+  if width > 0 then return math.floor((now - span) / width), math.floor(now / width) end
+  for i = #starts - 1, 1, -1 do
+    if starts[i] <= now and now < starts[i + 1] then return starts[i], starts[i], starts[i + 1] end
+  end
+end
+
+local function released(account, bucket)
+  if account.ends then return account.ends end
+  return (bucket + 1) * account.demand[5] + account.demand[6]
+end
+
+-- The buckets an account may have: a calendar has one, a sliding window a short run.
+local function buckets(account)
+  if account.demand[5] == 0 then return {account.newest} end
+  local found = {}
+  for bucket = account.oldest, account.newest do found[#found + 1] = bucket end
+  return found
+end
+
+local function amounts(account, numbers)
+  local names = {}
+  for i, bucket in ipairs(numbers) do names[i] = 'b' .. whole(bucket) end
+  return redis.call('HMGET', account.key, unpack(names)), names
+end
+
+local function charge(account, amount)
+  if amount <= 0 or account.demand[5] < 0 then return end
+  redis.call('HINCRBY', account.key, 'b' .. whole(account.current), whole(amount))
+  account.used = account.used + amount
+  account.oldest = account.oldest or account.current
+  account.newest = account.current
+end
+
+-- Read the buckets again: drops what no longer counts, answers what a clock that went back
+-- charged in its future.
+local function scan(account)
+  local numbers = buckets(account)
+  local values, names = amounts(account, numbers)
+  local gone, moved = {}, 0
+  account.used, account.oldest, account.newest = 0, nil, nil
+  for i, bucket in ipairs(numbers) do
+    local amount = tonumber(values[i])
+    if amount and (amount == 0 or bucket < account.first or bucket > account.current) then
+      gone[#gone + 1] = names[i]
+      if bucket > account.current then moved = moved + amount end
+    elseif amount then
+      account.used = account.used + amount
+      account.oldest, account.newest = account.oldest or bucket, bucket
+    end
+  end
+  if #gone > 0 then redis.call('HDEL', account.key, unpack(gone)) end
+  return moved
+end
+
+local function roll(account)
+  if not account.oldest then return end
+  if account.oldest >= account.first and account.newest <= account.current then return end
+  charge(account, scan(account))
+end
+
+local function refund(account, bucket, amount)
+  if amount <= 0 then return end
+  local name = 'b' .. whole(bucket)
+  local there = tonumber(redis.call('HGET', account.key, name) or 0)
+  local back = math.min(amount, there)
+  if back <= 0 then return end
+  redis.call('HINCRBY', account.key, name, whole(-back))
+  account.used = account.used - back
+  if back == there then scan(account) end
+end
+
+-- Take one reservation's hold out of an account.
+local function drop(account, id)
+  local name = 'h' .. id
+  local entry = redis.call('HGET', account.key, name)
+  if not entry then return end
+  redis.call('HDEL', account.key, name)
+  redis.call('ZREM', account.holds, id)
+  local amount, bucket = string.match(entry, '^(%d+):?(.*)$')
+  if bucket ~= '' then return tonumber(amount), tonumber(bucket) end
+  account.held = account.held - tonumber(amount)
+  return tonumber(amount)
+end
+
+local function give_back(account, id)
+  local amount, bucket = drop(account, id)
+  if bucket then refund(account, bucket, amount) end
+end
+
+-- Whether all accounts still have the hold: a clock that went back revives a record, not these.
+local function all_hold(found, id)
+  for _, account in ipairs(found) do
+    if redis.call('HEXISTS', account.key, 'h' .. id) == 0 then return false end
+  end
+  return true
+end
+
+local function open(key, holds, demand, now)
+  local account = {key = key, holds = holds, demand = demand, at = now}
+  account.first, account.current, account.ends = place(demand, now)
+  if not account.current then return nil end
+  local row = redis.call('HMGET', key, 'u', 'h', 'o', 'n')
+  account.used, account.held = tonumber(row[1] or 0), tonumber(row[2] or 0)
+  account.oldest, account.newest = tonumber(row[3] or ''), tonumber(row[4] or '')
+  return account
+end
+
+-- All accounts of the call, up to date; nothing and the time when a calendar is off its table.
+local function open_all(demands, now)
+  local found = {}
+  for i, demand in ipairs(demands) do
+    found[i] = open(KEYS[2 * i], KEYS[2 * i + 1], demand, now)
+    if not found[i] then return nil end
+  end
+  for _, account in ipairs(found) do
+    roll(account)
+    local expired = redis.call('ZRANGEBYSCORE', account.holds, '-inf', whole(now))
+    for _, id in ipairs(expired) do give_back(account, id) end
+  end
+  return found
+end
+
+local function off_table(now) return cmsgpack.pack({'clock', now}) end
+
+local function save(account)
+  local empty = account.used == 0 and account.held == 0
+  if empty and redis.call('ZCARD', account.holds) == 0 then
+    redis.call('DEL', account.key)
+    return
+  end
+  local oldest = account.oldest and whole(account.oldest) or ''
+  local newest = account.newest and whole(account.newest) or ''
+  redis.call('HSET', account.key, 'u', whole(account.used), 'h', whole(account.held),
+             'o', oldest, 'n', newest)
+  redis.call('PEXPIRE', account.key, whole(account.demand[8]))
+  redis.call('PEXPIRE', account.holds, whole(account.demand[8]))
+end
+
+local function save_all(found)
+  for _, account in ipairs(found) do save(account) end
+end
+
+local function resets(account)
+  return account.used > 0 and released(account, account.oldest) or 0
+end
+
+local function balances(found)
+  local result = {}
+  for i, account in ipairs(found) do result[i] = {account.used, account.held, resets(account)} end
+  return result
+end
+
+local function granted(output, found) return cmsgpack.pack({'grant', output, balances(found)}) end
+
+local function nothing() return cmsgpack.pack({'nothing'}) end
+
+local function load(now)
+  local packed = redis.call('GET', KEYS[1])
+  if not packed then return nil end
+  local state, output, due, demands = unpack(cmsgpack.unpack(packed))
+  local forgotten = state == HELD and due + LATE or due
+  if forgotten <= now then return nil end
+  return {state = state, output = output, due = due, demands = demands,
+          live = state == HELD and due > now}
+end
+
+local function store(record, now)
+  local keep = record.due - now + (record.state == HELD and LATE or 0)
+  local packed = cmsgpack.pack({record.state, record.output, record.due, record.demands})
+  redis.call('SET', KEYS[1], packed, 'PX', whole(math.max(1, keep)))
+end
+
+local function finish(record, now)
+  record.state, record.due = DONE_STATE, now + DONE
+  store(record, now)
+end
+
+-- The largest output in least..want that every hard demand has room for.
+local function fit(found, fixed, want, least)
+  local output = want
+  for i, account in ipairs(found) do
+    local demand = account.demand
+    if not demand[4] then
+      local room = demand[1] - account.used - account.held - fixed[i]
+      if room < 0 or room < least * demand[3] then return nil end
+      if room < output * demand[3] then output = math.floor(room / demand[3]) end
+    end
+  end
+  return output
+end
+
+local function wait(account, needed)
+  if needed > account.demand[1] then return NEVER, resets(account) end
+  local lack = needed + account.used - account.demand[1]
+  if lack <= 0 then return PATIENCE, resets(account) end
+  local numbers = buckets(account)
+  local values = amounts(account, numbers)
+  for i, bucket in ipairs(numbers) do
+    lack = lack - tonumber(values[i] or 0)
+    if lack <= 0 then
+      local free = released(account, bucket)
+      return free - account.at, free
+    end
+  end
+end
+
+-- Name the demand that takes longest to have room.
+local function refuse(found, fixed, least)
+  local longest, answer = -1, nil
+  for i, account in ipairs(found) do
+    local demand = account.demand
+    local needed = fixed[i] + least * demand[3]
+    if not demand[4] and needed > demand[1] - account.used - account.held then
+      local time, free = wait(account, needed)
+      local rank = time == NEVER and math.huge or time
+      if rank > longest then
+        longest = rank
+        answer = {'refusal', i - 1, needed, {account.used, account.held, free}, time}
+      end
+    end
+  end
+  return cmsgpack.pack(answer)
+end

@@ -1,0 +1,18 @@
+-- Put the expiry ttl from now; 0 when the reservation is not held.
+-- KEYS: record, then account and holds of each demand.
+-- ARGV: packed {now or false, id, demands, ttl}.
+local given, id, demands, ttl = unpack(cmsgpack.unpack(ARGV[1]))
+local now = clock(given)
+local record = load(now)
+if not record or not record.live then return 0 end
+for i in ipairs(demands) do
+  if redis.call('HEXISTS', KEYS[2 * i], 'h' .. id) == 0 then return 0 end
+end
+record.due = now + ttl
+for i, demand in ipairs(demands) do
+  redis.call('ZADD', KEYS[2 * i + 1], 'XX', whole(record.due), id)
+  redis.call('PEXPIRE', KEYS[2 * i], whole(demand[8]))
+  redis.call('PEXPIRE', KEYS[2 * i + 1], whole(demand[8]))
+end
+store(record, now)
+return 1
