@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
+from streamguard.core.graceful import Holdback, join
 from streamguard.core.metering import TextMeter
 from streamguard.core.tokens import Tokenizer
 from streamguard.core.wire import Channel, Delta, EndReason, Frame, StreamState
@@ -29,20 +30,31 @@ class StreamMeter:
     """
 
     __slots__ = (
-        "_allowance", "_delivered", "_headroom", "_meters", "_state", "_tokenizer", "cut",
-        "first_output",
+        "_allowance", "_delivered", "_headroom", "_holdback", "_meters", "_soft", "_state",
+        "_tokenizer", "cut", "first_output",
     )  # fmt: skip
 
     def __init__(
-        self, state: StreamState, tokenizer: Tokenizer, allowance: int | None = None
+        self,
+        state: StreamState,
+        tokenizer: Tokenizer,
+        allowance: int | None = None,
+        *,
+        soft: int | None = None,
     ) -> None:
-        """Allow ``allowance`` output tokens over all channels; ``None`` only counts."""
+        """Allow ``allowance`` output tokens over all channels; ``None`` only counts.
+
+        ``soft`` ends gracefully: within so many tokens of the allowance whole sentences and
+        lines are handed on, tool calls always whole.
+        """
         self._state = state
         self._tokenizer = tokenizer
         self._allowance = _UNLIMITED if allowance is None else allowance
         self._headroom = self._allowance
         self._meters: dict[Channel, TextMeter] = {}
         self._delivered: int | None = None
+        self._soft = soft or 0
+        self._holdback = None if soft is None else Holdback(self._count_with)
         self.cut = False
         self.first_output = False
 
@@ -96,8 +108,8 @@ class StreamMeter:
             self._headroom += more
 
     def sync(self) -> None:
-        """Count exactly, so that ``headroom`` is exact."""
-        self._headroom = self._allowance - self.observed
+        """Count exactly, so that ``headroom`` is as close as can be sure."""
+        self._tighten()
 
     def feed(self, data: bytes) -> bytes:
         """The bytes to forward now: whole frames untouched, hidden ones left out.
@@ -109,7 +121,10 @@ class StreamMeter:
 
     def finish(self) -> bytes:
         """The bytes still held back when the upstream has ended."""
-        return self._pass(self._state.finish())
+        rest = self._pass(self._state.finish())
+        if self._holdback is not None and not self.cut:
+            rest += join(self._holdback.release())
+        return rest
 
     def end(self, reason: EndReason = "cut", error: StreamGuardError | None = None) -> bytes:
         """The bytes that end the stream early; call it before feeding what comes after a cut."""
@@ -118,6 +133,8 @@ class StreamMeter:
         return self._state.end(reason, usage, error)
 
     def _pass(self, frames: Iterable[Frame]) -> bytes:
+        if self._holdback is not None and not self.cut:
+            return self._pass_gracefully(frames, self._holdback)
         kept: list[bytes] = []
         for frame in frames:
             if frame.deltas and not self._admit(frame.deltas):
@@ -128,6 +145,44 @@ class StreamMeter:
             if not (frame.hidden or self.cut):
                 kept.append(frame.raw)
         return kept[0] if len(kept) == 1 else b"".join(kept)
+
+    def _pass_gracefully(self, frames: Iterable[Frame], holdback: Holdback) -> bytes:
+        kept: list[bytes] = []
+        for frame in frames:
+            waits = holdback.wants(frame.deltas) or (bool(frame.deltas) and self._is_soft())
+            if waits:
+                holdback.look(frame.deltas)
+            admitted = not frame.deltas or self._admit(frame.deltas)
+            fitting = None if admitted else self._fit(frame.deltas)
+            if fitting is not None:
+                kept.append(self._cut_gracefully(frame, fitting, holdback))
+                break
+            ready = holdback.add(frame) if waits else [*holdback.release(), frame]
+            if self._state.ended:
+                ready += holdback.release()
+            kept.append(join(ready))
+        return b"".join(kept)
+
+    def _cut_gracefully(self, frame: Frame, fitting: Sequence[Delta], holdback: Holdback) -> bytes:
+        cut = holdback.cut(frame, self._state)
+        if cut is None:
+            return join(holdback.release()) + self._state.shorten(frame, fitting)
+        written, self._delivered = cut
+        return written
+
+    def _is_soft(self) -> bool:
+        if self._headroom > self._soft:
+            return False
+        self._tighten()
+        return self._headroom <= self._soft
+
+    def _count_with(self, deltas: Sequence[Delta]) -> int | None:
+        """Tokens delivered with these deltas on top; ``None`` when that is over the allowance."""
+        meters = {channel: meter.copy() for channel, meter in self._meters.items()}
+        for channel, text, _ in deltas:
+            meters.setdefault(channel, TextMeter(self._tokenizer)).feed(text)
+        counted = sum(meter.count for meter in meters.values())
+        return counted if counted <= self._allowance else None
 
     def _admit(self, deltas: Sequence[Delta]) -> bool:
         """Count the deltas if all of them surely fit, else leave everything as it was."""
@@ -147,8 +202,7 @@ class StreamMeter:
 
     def _fit(self, deltas: Sequence[Delta]) -> list[Delta] | None:
         """Count exactly. ``None``: all fit after all. Else the cut: the longest that fits."""
-        counted = self.observed
-        self._headroom = self._allowance - self.counted_at_most
+        counted = self._tighten()
         if self._admit(deltas):
             return None
         for position, (channel, text, whole) in enumerate(deltas):
@@ -164,8 +218,14 @@ class StreamMeter:
             meter.feed(text)
             counted += meter.count - before
         self.first_output = True
-        self._headroom = self._allowance - self.counted_at_most
+        self._tighten()
         return None
+
+    def _tighten(self) -> int:
+        """Count exactly. Bytes to come may change the last token: the bound stays a bound."""
+        counted = self.observed
+        self._headroom = self._allowance - self.counted_at_most
+        return counted
 
     def _stop(self) -> None:
         self._delivered = self.observed

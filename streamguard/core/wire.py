@@ -103,7 +103,8 @@ class StreamState(Protocol):
         """What was still held back at the end of the bytes, as a last frame."""
 
     def shorten(self, frame: Frame, kept: Sequence[Delta]) -> bytes:
-        """The last frame's bytes with its delta texts replaced by ``kept``, in order.
+        """A frame's bytes with its delta texts replaced by ``kept``, in order. Of several frames
+        the last one comes first.
 
         ``kept`` may be shorter than the frame's deltas, its last one a prefix. What the frame
         finished counts as unfinished again. Empty bytes: nothing is left of it.

@@ -53,6 +53,11 @@ class UIMessageStream(JSONStream):
             self._ended = True
         return False
 
+    def reopen(self, doc: dict[str, Any]) -> bool:
+        """Drop deltas without text, and the start of a tool call whose name is dropped."""
+        texts = {"delta", "inputTextDelta", "toolName"} & doc.keys()
+        return not texts or any(doc[key] for key in texts)
+
     def end(self, reason: EndReason, usage: Usage, error: StreamGuardError | None = None) -> bytes:
         """Close the open parts and the step, finish; or an error part. Then ``[DONE]``."""
         if not self.close():

@@ -74,6 +74,17 @@ class MessagesStream(JSONStream):
             self._ended = True
         return False
 
+    def reopen(self, doc: dict[str, Any]) -> bool:
+        """Drop deltas without text, and a tool's block when its name is dropped."""
+        kind = doc.get("type")
+        if kind == "content_block_delta":
+            return any(True for slot in self.slots(doc) if slot.text)
+        block = fields.child(doc, "content_block")
+        if kind == "content_block_start" and block.get("name") == "":
+            self._open.discard(fields.count(doc, "index") or 0)
+            return False
+        return True
+
     def write(self, doc: Any, name: str = "") -> bytes:
         """Events without an ``event:`` line are dropped by Anthropic's clients."""
         return super().write(doc, name or doc["type"])

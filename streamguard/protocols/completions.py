@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from streamguard.core.prompt import Part, Prompt
+from streamguard.core.prompt import Prompt
 from streamguard.core.wire import Delta, EndReason, Reply, Request
 from streamguard.errors import ProtocolError, StreamGuardError
 from streamguard.protocols import fields
+from streamguard.protocols.completions_prompt import render
 from streamguard.protocols.openai_common import (
     DONE,
     deployment_of,
@@ -39,16 +40,6 @@ def prompts_of(prompt: Any) -> list[str | int]:
         if all(isinstance(item, list) and _are_tokens(item) for item in prompt):
             return [len(item) for item in prompt]
     raise ProtocolError("prompt must be a string, a list of strings, or lists of token ids")
-
-
-def prompt_parts(prompts: Sequence[str | int]) -> Prompt:
-    """Prompts that are billed as they stand, without any overhead."""
-    return Prompt(
-        tuple(
-            Part("user", text=item) if isinstance(item, str) else Part("user", tokens=item)
-            for item in prompts
-        )
-    )
 
 
 def _are_tokens(items: list[Any]) -> bool:
@@ -84,12 +75,13 @@ class CompletionStream(JSONStream):
             self._open[index] = choice.get("finish_reason") is None
         return bool(doc.get("usage")) and not doc.get("choices") and not self._wants_usage
 
-    def reopen(self, doc: dict[str, Any]) -> None:
+    def reopen(self, doc: dict[str, Any]) -> bool:
         """Choices that the chunk finished go on to the ending; its usage would be too early."""
         doc.pop("usage", None)
         for choice in objects(doc.get("choices")):
             self._open[fields.count(choice, "index") or 0] = True
             choice["finish_reason"] = None
+        return True
 
     def end(self, reason: EndReason, usage: Usage, error: StreamGuardError | None = None) -> bytes:
         """``finish_reason: "length"`` for each open choice, usage if asked for, ``[DONE]``."""
@@ -137,9 +129,7 @@ class Completions:
 
     def prompt(self, request: Request) -> Prompt:
         """The prompts, and the suffix, as they stand."""
-        suffix = request.body.get("suffix")
-        more = [suffix] if isinstance(suffix, str) else []
-        return prompt_parts([*prompts_of(request.body.get("prompt")), *more])
+        return render(request.body, request.model)
 
     def rewrite(self, request: Request, output_cap: int | None) -> Mapping[str, Any]:
         """The body to send; ``request.body`` itself when nothing has to change."""

@@ -108,7 +108,7 @@ class GeminiStream(JSONStream):
         self._ended = self._ended or finished or "error" in doc or name == "error"
         return False
 
-    def reopen(self, doc: dict[str, Any]) -> None:
+    def reopen(self, doc: dict[str, Any]) -> bool:
         """Candidates that the chunk finished go on to the ending."""
         doc.pop("usageMetadata", None)
         self._elements -= 1
@@ -116,6 +116,8 @@ class GeminiStream(JSONStream):
         for candidate in objects(doc.get("candidates")):
             self._open[fields.count(candidate, "index") or 0] = True
             candidate.pop("finishReason", None)
+            _drop_empty_calls(candidate)
+        return True
 
     def write(self, doc: Any, name: str = "") -> bytes:
         """An event, or the next element of the array."""
@@ -139,6 +141,14 @@ class GeminiStream(JSONStream):
         else:
             doc = refusal(fields.ending_error(error), {})
         return self.write(doc) + (b"]" if self._array else b"")
+
+
+def _drop_empty_calls(candidate: dict[str, Any]) -> None:
+    content = fields.child(candidate, "content")
+    parts = objects(content.get("parts"))
+    content["parts"] = [
+        part for part in parts if "functionCall" not in part or part["functionCall"].get("name")
+    ] or [{"text": ""}]
 
 
 def _finish(index: int) -> dict[str, Any]:
@@ -215,6 +225,7 @@ class Gemini:
         doc = fields.read_object(body)
         keep(candidate_slots(doc), kept)
         for candidate in objects(doc.get("candidates")):
+            _drop_empty_calls(candidate)
             candidate["finishReason"] = "MAX_TOKENS"
         return fields.write_json(doc)
 

@@ -10,8 +10,8 @@ from streamguard.core.prompt import Prompt
 from streamguard.core.wire import Delta, EndReason, Reply, Request
 from streamguard.errors import ProtocolError, StreamGuardError
 from streamguard.protocols import fields
-from streamguard.protocols.completions import prompt_parts
-from streamguard.protocols.slots import Slot, deltas_of, keep, objects
+from streamguard.protocols.ollama_prompt import render
+from streamguard.protocols.slots import Slot, deltas_of, drop_empty_calls, keep, objects
 from streamguard.protocols.streaming import JSONStream
 from streamguard.usage import Usage
 
@@ -56,10 +56,12 @@ class OllamaStream(JSONStream):
         self._head |= {key: doc[key] for key in ("model", "created_at") if key in doc}
         return False
 
-    def reopen(self, doc: dict[str, Any]) -> None:
+    def reopen(self, doc: dict[str, Any]) -> bool:
         """A last line that is cut is not the last."""
         doc["done"] = self._ended = False
         doc.pop("done_reason", None)
+        drop_empty_calls(fields.child(doc, "message"))
+        return True
 
     def write(self, doc: Any, name: str = "") -> bytes:
         """One line."""
@@ -112,13 +114,8 @@ class Ollama:
         )
 
     def prompt(self, request: Request) -> Prompt:
-        """The prompt as OpenAI counts it: each model here has a template of its own."""
-        from streamguard.protocols.chat_prompt import render
-
-        if "messages" in request.body:
-            return render(request.body, request.model)
-        given = [request.body.get(name) for name in ("system", "prompt", "suffix")]
-        return prompt_parts([text for text in given if isinstance(text, str)])
+        """An estimate of the prompt: each model here has a template of its own."""
+        return render(request.body, request.model)
 
     def rewrite(self, request: Request, output_cap: int | None) -> Mapping[str, Any]:
         """The body to send; ``request.body`` itself when nothing has to change."""

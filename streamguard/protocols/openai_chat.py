@@ -21,7 +21,7 @@ from streamguard.protocols.openai_common import (
     read_usage,
     write_usage,
 )
-from streamguard.protocols.slots import Slot, deltas_of, keep, objects
+from streamguard.protocols.slots import Slot, deltas_of, drop_empty_calls, keep, objects
 from streamguard.protocols.streaming import JSONStream
 from streamguard.usage import Usage
 
@@ -170,14 +170,16 @@ class ChatStream(JSONStream):
             self._open[_index(choice)] = choice.get("finish_reason") is None
         return bool(usage) and not choices and not self._wants_usage
 
-    def reopen(self, doc: dict[str, Any]) -> None:
+    def reopen(self, doc: dict[str, Any]) -> bool:
         """Choices that the chunk finished go on to the ending; its usage would be too early."""
         for choice in objects(doc.get("choices")):
             self._open[_index(choice)] = True
             choice["finish_reason"] = None
             for delta in objects([choice.get("delta")]):
                 delta.pop("reasoning_details", None)  # OpenRouter's second copy of the reasoning
+                drop_empty_calls(delta)
         doc.pop("usage", None)
+        return True
 
     def end(self, reason: EndReason, usage: Usage, error: StreamGuardError | None = None) -> bytes:
         """``finish_reason: "length"`` for each open choice, usage if asked for, ``[DONE]``;
@@ -261,6 +263,7 @@ class OpenAIChat:
         doc = fields.read_object(body)
         keep(texts(doc.get("choices"), "message"), kept)
         for choice in objects(doc.get("choices")):
+            drop_empty_calls(fields.child(choice, "message"))
             choice["finish_reason"] = "length"
         return fields.write_json(doc)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from streamguard.core.prompt import Prompt
-from streamguard.core.wire import Delta, EndReason, Frame, Reply, Request
+from streamguard.core.wire import Delta, EndReason, Reply, Request
 from streamguard.errors import ProtocolError, StreamGuardError
 from streamguard.protocols import fields
 from streamguard.protocols.openai_common import openai_error
@@ -80,7 +80,6 @@ class ResponsesStream(JSONStream):
         self._sequence = -1
         self._items: dict[int, dict[str, Any]] = {}
         self._open: dict[int, dict[tuple[int, str], list[str]]] = {}
-        self._last: list[str] = []
 
     def slots(self, doc: dict[str, Any]) -> Iterator[Slot]:
         """The text of a ``.delta`` event; the name of a tool where its item is added."""
@@ -113,20 +112,24 @@ class ResponsesStream(JSONStream):
             self._open.pop(index, None)
         elif kind.endswith(".delta") and isinstance(doc.get("delta"), str):
             texts = self._open.setdefault(index, {})
-            self._last = texts.setdefault(_key(doc), [])
-            self._last.append(doc["delta"])
+            texts.setdefault(_key(doc), []).append(doc["delta"])
         return False
 
-    def shorten(self, frame: Frame, kept: Sequence[Delta]) -> bytes:
-        """The event with its text cut, there and in what the ending repeats."""
-        if self._last:
-            self._last[-1] = kept[0].text if kept else ""
-        return super().shorten(frame, kept)
-
-    def reopen(self, doc: dict[str, Any]) -> None:
-        """The item whose name was dropped."""
-        if "item" in doc:
-            self._items[fields.count(doc, "output_index") or 0] = doc["item"]
+    def reopen(self, doc: dict[str, Any]) -> bool:
+        """Correct what the ending repeats; drop deltas without text and items without a name."""
+        kind, index = str(doc.get("type")), fields.count(doc, "output_index") or 0
+        left = True
+        if kind.endswith(".delta") and isinstance(doc.get("delta"), str):
+            pieces = self._open.get(index, {}).get(_key(doc), [])
+            del pieces[-1:]
+            pieces += [doc["delta"]] * (left := bool(doc["delta"]))
+        elif kind == "response.output_item.added" and fields.child(doc, "item").get("name") == "":
+            self._open.pop(index, None)
+            self._items.pop(index, None)
+            left = False
+        if not left:
+            self._sequence = (fields.count(doc, "sequence_number") or 0) - 1
+        return left
 
     def write(self, doc: Any, name: str = "") -> bytes:
         """Events carry their type twice."""

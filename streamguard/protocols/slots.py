@@ -55,6 +55,20 @@ def keep(slots: Iterable[Slot], kept: Sequence[Delta]) -> None:
             slot.put("" if delta is None else delta.text)
 
 
+def drop_empty_calls(message: dict[str, Any]) -> None:
+    """Take out tool calls of which neither name nor arguments are left."""
+    if "tool_calls" in message:
+        calls = [call for call in objects(message["tool_calls"]) if _says_something(call)]
+        message["tool_calls"] = calls
+        if not calls:
+            del message["tool_calls"]
+
+
+def _says_something(call: dict[str, Any]) -> bool:
+    function = call.get("function") or call.get("custom") or {}
+    return any(function.get(key) for key in ("name", "arguments", "input"))
+
+
 def objects(value: Any) -> list[dict[str, Any]]:
     """The objects of a list; whatever else a host sends there is no output."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

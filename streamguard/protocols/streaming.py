@@ -55,8 +55,12 @@ class JSONStream:
         """Remember what the ending needs of a document; True hides it from the client."""
         raise NotImplementedError
 
-    def reopen(self, doc: dict[str, Any]) -> None:
-        """Take back what a document that is cut short had finished, in it and in the state."""
+    def reopen(self, doc: dict[str, Any]) -> bool:
+        """Take back what a document that is cut short had finished, in it and in the state.
+
+        False: it says nothing any more, drop it.
+        """
+        return True
 
     def write(self, doc: Any, name: str = "") -> bytes:
         """A document as the stream carries it."""
@@ -99,7 +103,8 @@ class JSONStream:
             doc = None if event.data is None else read_json(event.data)
             if isinstance(doc, dict):
                 keep(self.slots(doc), kept)
-                self.reopen(doc)
+                if not self.reopen(doc):
+                    return b""
                 return self.write(doc, "" if event.name == "message" else event.name)
         return b""
 
