@@ -69,7 +69,8 @@ def retry_policy(
     Raises:
         ConfigurationError: a figure that cannot work.
     """
-    if attempts < 1 or initial_wait < 0 or max_wait < 0 or (max_total_tokens or 1) < 1:
+    fewest = min(attempts, attempts if max_total_tokens is None else max_total_tokens)
+    if fewest < 1 or min(initial_wait, max_wait) < 0:
         raise ConfigurationError("attempts and max_total_tokens start at 1, waits at 0")
     runs = _Runs()
     worthwhile = retry_if_worthwhile(runs, guard, max_wait, retry_on, again=retry_after_output)

@@ -145,8 +145,11 @@ class GuardedStream(Generic[Item]):
             _check_unguarded(self._source)
             self._iterator = self._source.__aiter__()
             self._call.started(200)
+        except ConfigurationError as error:  # guarded already: its own call is charged
+            await self._fail(error, Spent("refused", billed=False))
+            raise
         except BaseException as error:
-            await self._fail(error)
+            await self._fail(error, failed(error))
             raise
 
     async def _advance(self) -> None:
@@ -159,7 +162,7 @@ class GuardedStream(Generic[Item]):
             self._spent = Spent("completed")
             await self.aclose()
         except BaseException as error:
-            await self._fail(error)
+            await self._fail(error, failed(error))
             raise
         else:
             if self._metered is not None and self._metered.over:
@@ -177,9 +180,9 @@ class GuardedStream(Generic[Item]):
         data = self._metered.feed(written)
         return self._items.read(data, item) if self._metered.over else [item]
 
-    async def _fail(self, error: BaseException) -> None:
+    async def _fail(self, error: BaseException, spent: Spent) -> None:
         """Close after an error of the guard, of the source, or a cancellation."""
-        self._spent = failed(error)
+        self._spent = spent
         refused = oversized_error(error)
         if refused is not None and self._call is not None:
             self._call.learn_oversized(refused)
@@ -193,7 +196,8 @@ class GuardedStream(Generic[Item]):
 
 async def _close_both(iterator: Any, source: Any) -> None:
     try:
-        await _close(iterator)
+        if iterator is not source:
+            await _close(iterator)
     finally:
         await _close(source)
 
