@@ -10,6 +10,7 @@ from streamguard.usage import EventName, UsageEvent
 _LEVELS: dict[EventName, str] = {
     "trimmed": "warning",
     "rerouted": "warning",
+    "warned": "warning",
     "refused": "warning",
     "cut": "warning",
     "retry_refused": "warning",

@@ -122,7 +122,8 @@ def test_structlog_writes_one_entry_under_the_events_name(name):
     with structlog.testing.capture_logs() as entries:
         StructlogSink().emit(dataclasses.replace(FULL, event=name))
     (entry,) = entries
-    levels = dict.fromkeys(("trimmed", "rerouted", "refused", "cut", "retry_refused"), "warning")
+    warnings = ("trimmed", "rerouted", "warned", "refused", "cut", "retry_refused")
+    levels = dict.fromkeys(warnings, "warning")
     assert entry.pop("log_level") == levels.get(name, "error" if name == "store_error" else "info")
     assert entry.pop("event") == name
     assert entry == flatten(FULL)
