@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from streamguard.core.accounts import Balance, Decision, Demand, Grant
+from streamguard.core.accounts import Balance, Decision, Demand, Grant, Window
 from streamguard.core.admission import Terms
 from streamguard.errors import StoreUnavailableError
 from streamguard.guard.settings import Settings
@@ -101,6 +101,15 @@ class Bookkeeper:
     async def balances(self, demands: Sequence[Demand]) -> Sequence[Balance]:
         """The accounts as they stand."""
         return await self._timed(self._store.balances(demands)) if demands else ()
+
+    async def reachable(self) -> bool:
+        """Whether the store answers."""
+        probe = Demand("probe", 1, Window(60), 0, 0)
+        try:
+            await self._timed(self._store.balances([probe]))
+        except StoreUnavailableError:
+            return False
+        return True
 
     def renew(self, reservation: str) -> None:
         """Keep a hold alive, in the background."""
