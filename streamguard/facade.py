@@ -48,6 +48,10 @@ class Guard(Engine):
         **settings: Any,
     ) -> None:
         """Raise ``ConfigurationError`` for a figure that cannot work."""
+        if "fit" in settings:
+            from streamguard.planner.fitting import as_fit
+
+            settings["fit"] = as_fit(settings["fit"])
         super().__init__(
             Settings(limits=limits if callable(limits) else tuple(limits), **settings),
             store=store,

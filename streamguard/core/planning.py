@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -17,9 +17,6 @@ from streamguard.core.planning_units import Unit
 from streamguard.errors import ConfigurationError
 
 Kind = Literal["fixed", "dynamic", "growing"]
-
-EPSILON = 1e-6
-"""What token sums may be off by, being floats for calibrated models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +63,12 @@ class Need(NamedTuple):
     order: Sequence[int]
 
     @property
-    def tokens(self) -> float:
+    def tokens(self) -> int:
         """Tokens of all its units."""
         return sum(unit.tokens for unit in self.units)
 
     @property
-    def wanted(self) -> float:
+    def wanted(self) -> int:
         """Tokens of the units that its strategy would keep."""
         return sum(self.units[at].tokens for at in self.order)
 
@@ -79,9 +76,9 @@ class Need(NamedTuple):
 class Choice(NamedTuple):
     """What a component was given, and which of its units fit that, as indexes."""
 
-    allowed: float
+    allowed: int
     kept: frozenset[int]
-    tokens: float
+    tokens: int
 
 
 def needs(
@@ -104,13 +101,13 @@ def _order(budget: ComponentBudget, units: Sequence[Unit], *, trim: bool) -> Seq
     return order
 
 
-def floors(asked: Sequence[Need], *, trim: bool = True) -> list[float]:
+def floors(asked: Sequence[Need], *, trim: bool = True) -> list[int]:
     """Tokens each component must get: all of it when fixed, else what reaches its minimum."""
     return [_floor(need) if trim and need.budget.kind != "fixed" else need.tokens for need in asked]
 
 
-def _floor(need: Need) -> float:
-    least, total = need.budget.minimum, 0.0
+def _floor(need: Need) -> int:
+    least, total = need.budget.minimum, 0
     for at in need.order:
         if total >= least:
             break
@@ -118,12 +115,12 @@ def _floor(need: Need) -> float:
     return total
 
 
-def choose(asked: Sequence[Need], floor: Sequence[float], room: float) -> list[Choice]:
+def choose(asked: Sequence[Need], floor: Sequence[int], room: int) -> list[Choice]:
     """Share ``room`` tokens out; the floors must fit it."""
     allowed = _allowed(asked, floor, room)
     ranks = sorted(range(len(asked)), key=lambda at: -asked[at].budget.priority)
     chosen: dict[int, Choice] = {}
-    spare = 0.0
+    spare = 0
     for at in ranks:
         limit = allowed[at] + spare
         kept, tokens = _take(asked[at], limit)
@@ -132,35 +129,29 @@ def choose(asked: Sequence[Need], floor: Sequence[float], room: float) -> list[C
     return [chosen[at] for at in range(len(asked))]
 
 
-def _allowed(asked: Sequence[Need], floor: Sequence[float], room: float) -> list[float]:
+def _allowed(asked: Sequence[Need], floor: Sequence[int], room: int) -> list[int]:
     allowed = list(floor)
     left = room - sum(floor)
     ranks = sorted(range(len(asked)), key=lambda at: -asked[at].budget.priority)
     for whole in (False, True):
         for at in ranks:
             need = asked[at]
-            goal = need.wanted if whole else min(need.wanted, need.budget.share * room)
-            more = max(0.0, min(goal - allowed[at], left))
+            goal = need.wanted if whole else min(need.wanted, int(need.budget.share * room))
+            more = max(0, min(goal - allowed[at], left))
             allowed[at] += more
             left -= more
     return allowed
 
 
-def _take(need: Need, limit: float) -> tuple[frozenset[int], float]:
+def _take(need: Need, limit: int) -> tuple[frozenset[int], int]:
     """Units in the order of preference; a conversation stops at the first that does not fit."""
     kept: list[int] = []
-    total = 0.0
+    total = 0
     for at in need.order:
         tokens = need.units[at].tokens
-        if total + tokens <= limit + EPSILON:
+        if total + tokens <= limit:
             kept.append(at)
             total += tokens
         elif need.budget.kind == "growing":
             break
     return frozenset(kept), total
-
-
-def whole(tokens: Iterable[float]) -> int:
-    """The sum as whole tokens, rounded up."""
-    total = sum(tokens)
-    return -int(-(total - EPSILON) // 1)

@@ -17,13 +17,13 @@ class Unit:
 
     Attributes:
         positions: where they stand among all that was added.
-        tokens: what they cost, the model's margin included.
+        tokens: what they cost.
         role: the first message's role.
         score: how well a retrieved chunk matches; ``None`` for messages.
     """
 
     positions: tuple[int, ...]
-    tokens: float = 0.0
+    tokens: int = 0
     role: str = ""
     score: float | None = None
 
@@ -60,7 +60,7 @@ class Grouping:
         """Whether the message answers a tool call made here."""
         return any(name in self._calls for name in answers_of(message))
 
-    def count(self, cost: Callable[[Unit], float]) -> None:
+    def count(self, cost: Callable[[Unit], int]) -> None:
         """Count the units that are new or have grown."""
         for at in self._uncounted:
             self.units[at] = replace(self.units[at], tokens=cost(self.units[at]))

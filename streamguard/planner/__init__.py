@@ -10,13 +10,14 @@ from streamguard.core.planning_keep import (
     newest_first,
     oldest_first,
 )
-from streamguard.planner.chunks import Chunk
+from streamguard.planner.chunks import Chunk, Chunks
 from streamguard.planner.plan import Plan, Report
 from streamguard.planner.planner import BudgetPlanner
 
 __all__ = [
     "BudgetPlanner",
     "Chunk",
+    "Chunks",
     "ComponentBudget",
     "KeepEdges",
     "LastMessages",

@@ -27,7 +27,7 @@ def joined(texts: Sequence[str]) -> Message:
 
 
 class Chunks:
-    """How kept chunks become a message.
+    """How kept chunks become a message: ``message`` makes it of their texts.
 
     ``arrange``: "edges" puts the best at the beginning and the end, where models look most
     ("lost in the middle"); "score" puts the best first; "added" keeps the order given.

@@ -8,14 +8,12 @@ from typing import Any, NoReturn
 
 from streamguard.core.metering import TextMeter
 from streamguard.core.planning import (
-    EPSILON,
     Choice,
     ComponentBudget,
     Need,
     choose,
     floors,
     needs,
-    whole,
 )
 from streamguard.core.planning_keep import Summarise
 from streamguard.core.planning_units import Message, Unit
@@ -85,7 +83,7 @@ class Draft:
         """
         while True:
             room = self._space.room - self._around
-            if sum(self._floors) > room + EPSILON:
+            if sum(self._floors) > room:
                 self._refuse()
             choices = choose(self._needs, self._floors, room)
             allowance = self._allowance(choices)
@@ -104,10 +102,10 @@ class Draft:
 
     def _refuse(self) -> NoReturn:
         space = self._space
-        components = {need.budget.name: whole([need.tokens]) for need in self._needs}
+        components = {need.budget.name: need.tokens for need in self._needs}
         components = {name: tokens for name, tokens in components.items() if tokens}
-        components["overhead"] = whole([self._around])
-        least = whole([*self._floors, self._around])
+        components["overhead"] = self._around
+        least = sum(self._floors) + self._around
         largest = max(components, key=lambda name: components[name])
         message = (
             f"the prompt needs at least {least:,} tokens and the context window of "
@@ -128,7 +126,7 @@ class Draft:
             components=components,
         )
 
-    def _allowance(self, choices: Sequence[Choice]) -> float:
+    def _allowance(self, choices: Sequence[Choice]) -> int:
         """Tokens that the summaries of what was dropped may take."""
         return sum(
             need.budget.keep.tokens
@@ -152,11 +150,11 @@ class Draft:
 
     def _cut(self, keep: Summarise, text: str) -> str:
         """The longest beginning of a summary whose message costs at most its allowance."""
-        limit = int(keep.tokens - self._sheet.cost([_said(keep, "")]))
+        limit = keep.tokens - self._sheet.cost([_said(keep, "")])
         short = text
         while short and (over := self._sheet.cost([_said(keep, short)]) - keep.tokens) > 0:
             short = TextMeter(self._sheet.tokenizer).take(text, max(0, limit))
-            limit -= max(1, int(over))
+            limit -= max(1, over)
         return short
 
     def _message(self, position: int) -> Message:
@@ -204,7 +202,7 @@ class Draft:
         spent = [self._spent(*pair) for pair in zip(self._needs, choices, strict=True)]
         summaries = self._sheet.cost(texts)
         count = self._count(messages, [*spent, summaries, self._sheet.base])
-        rest = count.input_tokens - round(summaries) - sum(round(each) for each in spent)
+        rest = count.input_tokens - summaries - sum(spent)
         return Report(
             model=self._sheet.model,
             window=self._space.window,
@@ -212,18 +210,18 @@ class Draft:
             input_tokens=count.input_tokens,
             method=count.method,
             overhead=rest,
-            summaries=round(summaries),
+            summaries=summaries,
             components=tuple(map(_component, self._needs, choices, spent)),
             asked=self._needs,
             choices=choices,
         )
 
-    def _count(self, messages: Sequence[Message], costs: Sequence[float]) -> PromptCount:
+    def _count(self, messages: Sequence[Message], costs: Sequence[int]) -> PromptCount:
         if self._plain:
-            return PromptCount(whole(costs), self._sheet.method)
+            return PromptCount(sum(costs), "exact")
         return self._sheet.count(messages)
 
-    def _spent(self, need: Need, choice: Choice) -> float:
+    def _spent(self, need: Need, choice: Choice) -> int:
         """What a component costs in the end: chunks as the one message that they became."""
         kept = [need.units[at] for at in sorted(choice.kept)]
         chunks = [unit for unit in kept if unit.score is not None]
@@ -233,12 +231,12 @@ class Draft:
         return own + self._sheet.cost([self._chunk_message(chunks)])
 
 
-def _component(need: Need, choice: Choice, spent: float) -> ComponentReport:
+def _component(need: Need, choice: Choice, spent: int) -> ComponentReport:
     return ComponentReport(
         name=need.budget.name,
         kind=need.budget.kind,
-        needed=round(need.tokens),
-        tokens=round(spent),
+        needed=need.tokens,
+        tokens=spent,
         kept=len(choice.kept),
         trimmed=len(need.units) - len(choice.kept),
     )

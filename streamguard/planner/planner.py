@@ -14,10 +14,10 @@ from streamguard.core.planning import ComponentBudget
 from streamguard.core.planning_keep import by_score, newest_first, oldest_first
 from streamguard.core.planning_units import Grouping, Message, Unit, component_of, split_turn
 from streamguard.errors import ConfigurationError
-from streamguard.planner.chunks import SEPARATOR, Arrange, Chunk, ChunkMessage, Chunks, joined
+from streamguard.planner.chunks import SEPARATOR, Chunk, Chunks
 from streamguard.planner.draft import Ask, Draft, Space, Summaries
 from streamguard.planner.plan import Plan
-from streamguard.planner.sheet import Sheet
+from streamguard.planner.sheet import Render, Sheet, by_shape
 
 RESERVE = 0.2
 """The fraction of the window that is kept for the output unless said otherwise."""
@@ -59,9 +59,9 @@ class BudgetPlanner:
         trim: False refuses instead of trimming anything (legal and medical text).
         request: the rest of the request body (tools, response_format, …), counted too.
         catalog: where context windows are looked up.
-        chunk_message: makes the message of the kept chunks' texts.
-        arrange: the order of the kept chunks, see ``Chunks``.
+        chunks: how the kept chunks become a message.
         cache: counts a text, from memory where it can.
+        render: the prompt of a body, where its wire format is not to be told from its shape.
 
     Raises:
         ConfigurationError: the window is unknown or a figure cannot be.
@@ -77,19 +77,18 @@ class BudgetPlanner:
         trim: bool = True,
         request: Mapping[str, Any] | None = None,
         catalog: Catalog | None = None,
-        chunk_message: ChunkMessage = joined,
-        arrange: Arrange = "edges",
+        chunks: Chunks | None = None,
         cache: CountText | None = None,
+        render: Render = by_shape,
     ) -> None:
         self.model = model
-        self._catalog = catalog or Catalog()
-        self._given = (window, reserve)
-        window = window or self._catalog.model_info(model).context_window
+        self.reserve = reserve
+        window = window or (catalog or Catalog()).model_info(model).context_window
         self.space = _space(model, window, reserve, trim=trim)
         own = {budget.name: budget for budget in (*COMPONENTS, *components)}
         self.budgets = own
-        self._sheet = Sheet(model, request or {}, cache)
-        self._chunks = Chunks(chunk_message, arrange)
+        self._sheet = Sheet(model, request or {}, cache, render)
+        self._chunks = chunks or Chunks()
         self._entries: list[Message | Chunk] = []
         self._summaries: Summaries = {}
         self._plain = True
@@ -190,7 +189,7 @@ class BudgetPlanner:
         for group in self._groups.values():
             group.count(self._cost)
 
-    def _cost(self, unit: Unit) -> float:
+    def _cost(self, unit: Unit) -> int:
         entries = [self._entries[at] for at in unit.positions]
         first = entries[0]
         if isinstance(first, Chunk):

@@ -12,6 +12,7 @@ from streamguard.counting import count_request
 from streamguard.errors import ContextWindowExceededError
 from streamguard.planner import (
     BudgetPlanner,
+    Chunks,
     ComponentBudget,
     KeepEdges,
     LastMessages,
@@ -115,7 +116,7 @@ def planners(draw, *, keeps=KEEPS, trim=BOTH):
         reserve=draw(st.sampled_from([0.2, 0.5, 10])),
         trim=draw(trim),
         request=draw(st.sampled_from([{}, {"tools": TOOLS}, {"temperature": 1}])),
-        arrange=draw(st.sampled_from(["edges", "score", "added"])),
+        chunks=Chunks(arrange=draw(st.sampled_from(["edges", "score", "added"]))),
     )
     messages = draw(turns())
     chunks = draw(st.lists(st.tuples(TEXTS, st.floats(0, 1)), max_size=5))
@@ -136,7 +137,7 @@ def made(planner):
     return None
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(planners())
 def test_a_plan_fits_is_counted_exactly_and_adds_up(case):
     planner, messages, _chunks = case
@@ -157,7 +158,7 @@ def test_a_plan_fits_is_counted_exactly_and_adds_up(case):
         assert report.trimmed == 0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(planners(trim=st.just(True)))
 def test_fixed_parts_and_minima_are_kept(case):
     planner, _messages, _chunks = case
@@ -167,10 +168,10 @@ def test_fixed_parts_and_minima_are_kept(case):
     for need, choice in zip(plan.report.asked, plan.report.choices, strict=True):
         if need.budget.kind == "fixed":
             assert len(choice.kept) == len(need.units)
-        assert choice.tokens >= min(need.budget.minimum, need.wanted) - 1e-6
+        assert choice.tokens >= min(need.budget.minimum, need.wanted)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(planners(trim=st.just(True)))
 def test_tool_calls_and_their_results_stay_together(case):
     planner, messages, _chunks = case
@@ -183,7 +184,7 @@ def test_tool_calls_and_their_results_stay_together(case):
     assert results == calls & answered
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(planners())
 def test_plans_are_deterministic_and_async_ones_are_the_same(case):
     planner, _messages, _chunks = case
@@ -198,10 +199,11 @@ def test_plans_are_deterministic_and_async_ones_are_the_same(case):
     assert plan.report.as_dict() == again.report.as_dict() == waited.report.as_dict()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(planners(trim=st.just(True), keeps=st.just(newest_first)), st.integers(0, 200))
 def test_more_room_never_keeps_less_of_a_conversation_alone(case, more):
     planner, messages, _chunks = case
+    messages = [message for message in messages if "name" not in message]
     kept = []
     for window in (planner.space.window, planner.space.window + more):
         alone = BudgetPlanner("gpt-4o", window=window, reserve=10)
@@ -210,7 +212,7 @@ def test_more_room_never_keeps_less_of_a_conversation_alone(case, more):
     assert kept[0] <= kept[1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(turns(max_size=8), st.data())
 def test_planning_as_messages_come_equals_planning_them_at_once(messages, data):
     growing = BudgetPlanner("gpt-4o", window=data.draw(st.integers(60, 600)))

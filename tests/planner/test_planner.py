@@ -11,6 +11,7 @@ from streamguard.errors import ConfigurationError
 from streamguard.planner import (
     BudgetPlanner,
     Chunk,
+    Chunks,
     ComponentBudget,
     KeepEdges,
     LastMessages,
@@ -196,7 +197,7 @@ def _scored():
 )
 def test_arrangements(arrange, order):
     chunks = [Chunk("a", 0.1), Chunk("d", 0.9), Chunk("c", 0.8), Chunk("b", 0.5)]
-    plan = BudgetPlanner("gpt-4o", arrange=arrange).add_chunks(chunks).plan()
+    plan = BudgetPlanner("gpt-4o", chunks=Chunks(arrange=arrange)).add_chunks(chunks).plan()
     assert plan.messages[0]["content"].replace("\n\n", "") == order
 
 
@@ -204,7 +205,7 @@ def test_a_message_of_ones_own_for_the_chunks():
     def message(texts):
         return {"role": "system", "content": [{"type": "text", "text": text} for text in texts]}
 
-    planner = BudgetPlanner("gpt-4o", chunk_message=message).add_chunks([("a", 1), ("b", 2)])
+    planner = BudgetPlanner("gpt-4o", chunks=Chunks(message)).add_chunks([("a", 1), ("b", 2)])
     plan = planner.plan()
     assert plan.messages == (message(["b", "a"]),)
     assert count_request(plan.body).input_tokens == plan.report.input_tokens
