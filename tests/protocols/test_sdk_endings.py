@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 import anthropic
 import ollama
@@ -12,63 +11,12 @@ import pytest
 from google import genai
 from google.genai import errors as google_errors
 from support.formats import FORMATS
+from support.origin import TOKENIZER, Origin
 from support.servers import serve
-from support.texts import CODE, EMOJI, ENGLISH
-from support.wire import CHAT_HEAD, chat_chunk, random_pieces, sse_data, sse_event, words_of
+from support.texts import ENGLISH
+from support.wire import CHAT_HEAD, chat_chunk, sse_data, sse_event, words_of
 
-from streamguard.core.streams import StreamMeter
-from streamguard.errors import OutputBudgetExceededError
-from streamguard.protocols import protocol_for_path
-from streamguard.tokenizers import get_tokenizer
-
-TOKENIZER = get_tokenizer("o200k_base")
-OVER = OutputBudgetExceededError("the output is over its budget of 5 tokens", limit=5, used=5)
-TEXT = ENGLISH[:200] + EMOJI[:60] + CODE[:200]
 ASK = [{"role": "user", "content": "hi"}]
-
-
-class Origin:
-    """A provider whose streams are metered before they leave; the model names the scene."""
-
-    def __init__(self):
-        self.meters = []
-        self.scenes = {}
-
-    async def __call__(self, scope, receive, send):
-        if scope["type"] != "http":
-            raise RuntimeError("http only")
-        body = b""
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
-        path = scope["path"]
-        protocol = protocol_for_path(path)
-        request = protocol.parse(json.loads(body), path)
-        media, pieces = self.answer(protocol, request)
-        await send(
-            {"type": "http.response.start", "status": 200, "headers": [(b"content-type", media)]}
-        )
-        for piece in pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
-
-    def answer(self, protocol, request):
-        scene, _, budget = request.model.partition("-")
-        whole = StreamMeter(protocol.stream(request), TOKENIZER, int(budget))
-        self.meters.append(whole)
-        form = next(f for name, f in FORMATS.items() if name == protocol.name)
-        stream = self.scenes.get(scene) or form.build(words_of(TEXT, int(budget)))
-        return form.media.encode(), list(self._pieces(whole, stream, scene))
-
-    def _pieces(self, whole, stream, scene):
-        for piece in random_pieces(stream, 1):
-            yield whole.feed(piece)
-            if whole.cut:
-                yield whole.end("strict" if scene == "strict" else "cut", OVER)
-                return
-        yield whole.finish()
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +33,6 @@ def url(origin):
 BUDGETS = [0, 1, 2, 3, 7, 20, 45]
 
 
-def expect(origin, text, budget):
-    assert TEXT.startswith(text)
-    assert TOKENIZER.count(text) == origin.meters[-1].counted
-    assert budget - 3 <= origin.meters[-1].counted <= budget
-
-
 def collect(chunks):
     return "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
 
@@ -100,12 +42,12 @@ def test_openai_python_chat(origin, url, budget):
     options = {"model": f"m-{budget}", "messages": ASK, "stream_options": {"include_usage": True}}
     with openai.OpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client:
         chunks = list(client.chat.completions.create(stream=True, **options))
-        expect(origin, collect(chunks), budget)
+        origin.expect(collect(chunks), budget)
         assert chunks[-2].choices[0].finish_reason == "length"
         assert chunks[-1].usage.completion_tokens == origin.meters[-1].counted
         with client.chat.completions.stream(**options) as stream:
             final = final_of(stream)
-        expect(origin, final.choices[0].message.content, budget)
+        origin.expect(final.choices[0].message.content, budget)
         assert final.choices[0].finish_reason == "length"
         assert final.usage.completion_tokens == origin.meters[-1].counted
 
@@ -123,13 +65,13 @@ def test_openai_python_chat_async(origin, url):
         async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client:
             raw = await client.chat.completions.create(stream=True, **options)
             chunks = [chunk async for chunk in raw]
-            expect(origin, collect(chunks), 9)
+            origin.expect(collect(chunks), 9)
             assert chunks[-1].choices[0].finish_reason == "length"
             async with client.chat.completions.stream(**options) as stream:
                 with pytest.raises(openai.LengthFinishReasonError) as caught:
                     await stream.get_final_completion()
             final = caught.value.completion
-            expect(origin, final.choices[0].message.content, 9)
+            origin.expect(final.choices[0].message.content, 9)
             assert final.choices[0].finish_reason == "length"
 
     asyncio.run(go())
@@ -186,7 +128,7 @@ def test_openai_python_responses(origin, url, budget):
     with openai.OpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client:
         events = list(client.responses.create(stream=True, **options))
         deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
-        expect(origin, "".join(deltas), budget)
+        origin.expect("".join(deltas), budget)
         assert [event.sequence_number for event in events] == list(range(len(events)))
         end = events[-1]
         assert end.type == "response.incomplete"
@@ -203,7 +145,7 @@ def test_openai_python_responses(origin, url, budget):
 def test_openai_python_completions(origin, url):
     with openai.OpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client:
         chunks = list(client.completions.create(model="m-11", prompt="hi", stream=True))
-    expect(origin, "".join(chunk.choices[0].text for chunk in chunks), 11)
+    origin.expect("".join(chunk.choices[0].text for chunk in chunks), 11)
     assert chunks[-1].choices[0].finish_reason == "length"
 
 
@@ -213,7 +155,7 @@ def test_anthropic_python(origin, url, budget):
     with anthropic.Anthropic(base_url=url, api_key="k", max_retries=0) as client:
         events = list(client.messages.create(stream=True, **options))
         texts = [event.delta.text for event in events if event.type == "content_block_delta"]
-        expect(origin, "".join(texts), budget)
+        origin.expect("".join(texts), budget)
         assert [event.type for event in events[-3:]] == [
             "content_block_stop", "message_delta", "message_stop",
         ]  # fmt: skip
@@ -221,7 +163,7 @@ def test_anthropic_python(origin, url, budget):
         with client.messages.stream(**options) as stream:
             text = "".join(stream.text_stream)
             final = stream.get_final_message()
-        expect(origin, text, budget)
+        origin.expect(text, budget)
         assert final.stop_reason == "max_tokens"
         assert final.usage.output_tokens == origin.meters[-1].counted
 
@@ -270,7 +212,7 @@ def test_google_genai(origin, url, budget):
         chunks = list(client.models.generate_content_stream(model=f"m-{budget}", contents="hi"))
     finally:
         client.close()
-    expect(origin, "".join(chunk.text or "" for chunk in chunks), budget)
+    origin.expect("".join(chunk.text or "" for chunk in chunks), budget)
     assert chunks[-1].candidates[0].finish_reason == "MAX_TOKENS"
     assert chunks[-1].usage_metadata.candidates_token_count == origin.meters[-1].counted
 
@@ -289,7 +231,7 @@ def test_google_genai_raises_on_a_strict_end(url):
 def test_ollama_python(origin, url, budget):
     client = ollama.Client(host=url)
     chunks = list(client.chat(model=f"m-{budget}", messages=ASK, stream=True))
-    expect(origin, "".join(chunk.message.content for chunk in chunks), budget)
+    origin.expect("".join(chunk.message.content for chunk in chunks), budget)
     assert chunks[-1].done_reason == "length"
     assert chunks[-1].eval_count == origin.meters[-1].counted
     with pytest.raises(ollama.ResponseError, match="over its budget of 5 tokens"):
