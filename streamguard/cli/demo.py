@@ -39,6 +39,7 @@ async def _show() -> None:
 async def _play(hear: Hear, watch: Watch) -> dict[str, Any]:
     """All scenes; ``hear`` is told of each as it begins (no figures yet) and ends."""
     from streamguard.cli import demo_scenes as scenes
+    from streamguard.cli.demo_fallback import fallback
     from streamguard.cli.demo_incident import incident
 
     plan: dict[str, Scene] = {
@@ -46,6 +47,7 @@ async def _play(hear: Hear, watch: Watch) -> dict[str, Any]:
         "cut": scenes.cut_stream,
         "incident": incident,
         "window": scenes.window,
+        "fallback": fallback,
     }
     began = time.monotonic()
     figures: dict[str, Figures] = {}

@@ -17,7 +17,7 @@ from streamguard.retry import retry_policy
 from streamguard.usage import Usage
 
 TURN_BUDGET = 32_000
-TURN_TOKENS = 4_000
+TURN_TOKENS = 6_000
 NIGHT_RETRIES = 200
 BARS = "▁▂▃▄▅▆▇█"
 CROSS_EVERY = 10
@@ -114,7 +114,7 @@ class _Agent:
 
 
 def _log_of(turn: int) -> str:
-    """Some 4,000 tokens of a log, other ones each turn."""
+    """Some 6,000 tokens of a log, other ones each turn."""
     lines = TURN_TOKENS // 13
     return "\n".join(
         f"batch {turn:03}-{line:03} rows={line * 7919 % 9973} state=late" for line in range(lines)

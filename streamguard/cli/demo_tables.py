@@ -22,6 +22,7 @@ _TITLES = {
     "cut": "A stream that would run on",
     "incident": "The night of the retry loop",
     "window": "A tenant's minute runs out",
+    "fallback": "A model's day is spent",
 }
 _LEDES = {
     "stream": "It passes as it is.",
@@ -32,6 +33,8 @@ _LEDES = {
     "ten requests that were refused.",
     "window": "500 tokens a minute for one tenant: its last reply is cut to what is left, the next "
     "call is told when to come back, other tenants go on.",
+    "fallback": "A quarter of a cent a day for gpt-4o. When it is spent, a cheaper model answers "
+    "instead of an error.",
 }
 
 
@@ -126,9 +129,19 @@ def _window(figures: Figures) -> Table:
     return table
 
 
+def _fallback(figures: Figures) -> Table:
+    table = _table("call", "asked for", "answered by", "cost")
+    for number, call in enumerate(figures["calls"], start=1):
+        same = call["answered_by"] == figures["asked_for"]
+        answered = f"[{'green' if same else 'yellow'}]{call['answered_by']}[/]"
+        table.add_row(str(number), figures["asked_for"], answered, f"${call['cost_usd']:.6f}")
+    return table
+
+
 _TABLES: Mapping[str, Callable[[Figures], Table]] = {
     "stream": _stream,
     "cut": _cut,
     "incident": _incident,
     "window": _window,
+    "fallback": _fallback,
 }

@@ -74,9 +74,10 @@ class DemoUpstream:
             return JSONResponse(self._too_long(served.prompt_tokens), 400)
         text = _answer(body)
         if body.get("stream"):
-            return StreamingResponse(self._stream(served, text), media_type="text/event-stream")
+            events = self._stream(served, text, body["model"])
+            return StreamingResponse(events, media_type="text/event-stream")
         served.sent = text
-        return JSONResponse(_whole(served))
+        return JSONResponse(_whole(served, body["model"]))
 
     def _too_long(self, tokens: int) -> Mapping[str, Any]:
         message = (
@@ -86,14 +87,14 @@ class DemoUpstream:
         kind, code = "invalid_request_error", "context_length_exceeded"
         return {"error": {"message": message, "type": kind, "param": "messages", "code": code}}
 
-    async def _stream(self, served: Served, text: str) -> AsyncIterator[bytes]:
+    async def _stream(self, served: Served, text: str, model: str) -> AsyncIterator[bytes]:
         finished = False
         try:
             for word in _WORDS.findall(text):
                 served.sent += word
-                yield _event({"role": "assistant", "content": word})
+                yield _event(model, {"role": "assistant", "content": word})
                 await asyncio.sleep(self.pace)
-            yield _event({}, finish="stop")
+            yield _event(model, {}, finish="stop")
             yield b"data: [DONE]\n\n"
             finished = True
         finally:
@@ -110,13 +111,13 @@ def _answer(body: Mapping[str, Any]) -> str:
     return REPLY if body.get("stream") else "Noted. Checking the next batch."
 
 
-def _event(delta: Mapping[str, Any], finish: str | None = None) -> bytes:
+def _event(model: str, delta: Mapping[str, Any], finish: str | None = None) -> bytes:
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    data = json.dumps({**_base("chat.completion.chunk"), "choices": [choice]})
+    data = json.dumps({**_base("chat.completion.chunk", model), "choices": [choice]})
     return f"data: {data}\n\n".encode()
 
 
-def _whole(served: Served) -> Mapping[str, Any]:
+def _whole(served: Served, model: str) -> Mapping[str, Any]:
     message = {"role": "assistant", "content": served.sent}
     made = served.output_tokens
     usage = {
@@ -125,8 +126,8 @@ def _whole(served: Served) -> Mapping[str, Any]:
         "total_tokens": served.prompt_tokens + made,
     }
     choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
-    return {**_base("chat.completion"), "choices": choices, "usage": usage}
+    return {**_base("chat.completion", model), "choices": choices, "usage": usage}
 
 
-def _base(kind: str) -> Mapping[str, Any]:
-    return {"id": "chatcmpl-demo", "object": kind, "created": 1_790_000_000, "model": "gpt-4o"}
+def _base(kind: str, model: str) -> Mapping[str, Any]:
+    return {"id": "chatcmpl-demo", "object": kind, "created": 1_790_000_000, "model": model}

@@ -36,7 +36,7 @@ def figures(shown):
 
 
 def test_json_is_one_object_and_nothing_else(shown, figures):
-    assert list(figures["scenes"]) == ["stream", "cut", "incident", "window"]
+    assert list(figures["scenes"]) == ["stream", "cut", "incident", "window", "fallback"]
     assert figures["seconds"] > 0
     assert shown.stderr == ""
 
@@ -94,6 +94,15 @@ def test_a_window_runs_out_for_one_tenant_only(figures):
     assert window["other_tenant_finish_reason"] == "stop"
 
 
+def test_a_cheaper_model_answers_when_the_budget_is_spent(figures):
+    fallback = figures["scenes"]["fallback"]
+    answered = [call["answered_by"] for call in fallback["calls"]]
+    assert answered == ["gpt-4o"] * 3 + ["gpt-4o-mini"] * 3
+    assert fallback["switched"] == 1
+    spent = sum(c["cost_usd"] for c in fallback["calls"] if c["answered_by"] == "gpt-4o")
+    assert 0 < spent <= fallback["budget_usd"]
+
+
 def test_the_screen_shows_the_figures_within_its_width(figures):
     console = Console(file=io.StringIO(), width=80)
     screen = Screen(console)
@@ -124,5 +133,5 @@ def test_without_json_the_scenes_are_shown_as_they_play(monkeypatch, figures):
 
     monkeypatch.setattr(module, "_play", play)
     out = run().stdout
-    assert out.count("as it [plays]") == 4
+    assert out.count("as it [plays]") == 5
     assert out.index("A stream within") < out.index("A tenant's minute")
