@@ -5,15 +5,13 @@ from __future__ import annotations
 import sys
 from functools import cache
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from streamguard.client.flow import Flow, Unlisted
 from streamguard.client.io import AsyncIo, SyncIo, run_now
 from streamguard.errors import ConfigurationError
 from streamguard.guard.engine import Engine
 from streamguard.identity import Identity
-
-T = TypeVar("T")
 
 _LIBRARIES = ("httpx2", "httpx")
 
@@ -86,8 +84,8 @@ def library_of(client: object) -> str | None:
 
 
 def guard_http(
-    guard: Engine, client: T, identity: Identity | None, unlisted: Unlisted = "detect"
-) -> T:
+    guard: Engine, client: Any, identity: Identity | None, unlisted: Unlisted = "detect"
+) -> Any:
     """A twin of an HTTP client whose every request is guarded; ``client`` stays as it is.
 
     The twin shares the connections, headers, cookies, hooks and mounts. Closing it closes both.
@@ -95,29 +93,40 @@ def guard_http(
     Raises:
         ConfigurationError: not such a client, closed, or guarded already.
     """
-    web: Any = sys.modules[library_of(client) or "streamguard"]
-    if web.__name__ not in _LIBRARIES or not hasattr(client, "_transport"):
+    library = library_of(client)
+    if library is None or not hasattr(client, "_transport"):
         raise ConfigurationError(f"{type(client).__name__} is no httpx or httpx2 client")
-    own: Any = client
-    if own.is_closed:
+    web: Any = sys.modules[library]
+    if client.is_closed:
         raise ConfigurationError("the client is closed; wrap an open one")
-    if is_guarded(own):
+    if is_guarded(client):
         raise ConfigurationError("the client is guarded already; wrap the one it was made from")
     flow = Flow(guard, web, identity, unlisted)
     kind = GuardedTransport if isinstance(client, web.AsyncClient) else SyncGuardedTransport
-    twin = _twin(own)
-    twin._transport = kind(own._transport, flow, own)
+    twin = _twin(client)
+    inner = _PerLoop(client) if getattr(client, "_per_loop", False) else client._transport
+    twin._transport = kind(inner, flow, client)
     twin._mounts = {
-        pattern: None if inner is None else kind(inner, flow, own)
-        for pattern, inner in own._mounts.items()
+        pattern: None if mounted is None else kind(mounted, flow, client)
+        for pattern, mounted in client._mounts.items()
     }
-    guarded: T = twin
-    return guarded
+    return twin
 
 
 def is_guarded(client: Any) -> bool:
     """Whether an HTTP client was made by ``guard_http``."""
     return isinstance(client._transport, (GuardedTransport, SyncGuardedTransport))
+
+
+class _PerLoop:
+    """google-genai's clients keep a pool for each event loop, beside their own transport."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def handle_async_request(self, request: Any) -> Any:
+        client = self._client._client_for_running_loop()
+        return await client._transport_for_url(request.url).handle_async_request(request)
 
 
 def _twin(client: Any) -> Any:
@@ -126,7 +135,7 @@ def _twin(client: Any) -> Any:
     twin = kind.__new__(kind)
     vars(twin).update(vars(client))
     twin._state = type(client._state).UNOPENED
-    if hasattr(client, "_per_loop"):  # google-genai: one inner client a loop, past our transport
+    if hasattr(client, "_per_loop"):
         twin._per_loop = False
     return twin
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from streamguard.core import sse
 from streamguard.core.wire import Delta, Frame, Request, StreamState
@@ -14,6 +15,13 @@ from streamguard.protocols.fields import read_json, write_json
 from streamguard.usage import Usage
 
 _UTF8 = ("utf-8", "surrogatepass")
+_LENIENT = ("openai", "anthropic")
+"""SDKs whose models have a ``construct`` that goes deep and checks nothing."""
+_UNIONS = {
+    "openai.types.responses": ("openai.types.responses", "ResponseStreamEvent"),
+    "anthropic.types": ("anthropic.types", "RawMessageStreamEvent"),
+}
+"""Where an item's class is, and the union of all events of its stream."""
 
 
 class Items(Protocol):
@@ -87,27 +95,24 @@ class _Chunks:
 
 
 def _made(like: Any, document: dict[str, Any]) -> Any:
+    """The document as an item of ``like``'s SDK, as leniently as that SDK reads its own."""
     if isinstance(like, Mapping):
         return document
-    union = _union(type(like).__module__)
-    kind = type(like) if union is None or "type" not in document else union
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(kind).validate_python(document)
+    kinds = _kinds(type(like).__module__)
+    kind = kinds.get(document.get("type", ""), type(like))
+    if kind.__module__.partition(".")[0] in _LENIENT:
+        return kind.construct(**document)
+    return kind.model_validate(document)
 
 
 @cache
-def _union(module: str) -> Any:
-    """The type of all events of a stream whose events are told apart by ``type``."""
-    if module.startswith("openai.types.responses"):
-        from openai.types.responses import ResponseStreamEvent
-
-        return ResponseStreamEvent
-    if module.startswith("anthropic."):
-        from anthropic.types import RawMessageStreamEvent
-
-        return RawMessageStreamEvent
-    return None
+def _kinds(module: str) -> dict[str, Any]:
+    """The classes of a stream whose events are told apart by their ``type``."""
+    name = next((_UNIONS[start] for start in _UNIONS if module.startswith(start)), None)
+    if name is None:
+        return {}
+    members = get_args(get_args(getattr(sys.modules[name[0]], name[1]))[0])
+    return {get_args(kind.model_fields["type"].annotation)[0]: kind for kind in members}
 
 
 class _Text:
