@@ -50,7 +50,7 @@ def reserve(
     Raises:
         ConfigurationError: two demands speak of the same account.
     """
-    at = milliseconds(now)
+    at, least = milliseconds(now), min(least, want)
     sweep(books, at)
     known = books.known(reservation, at)
     if known is not None and known.state != "expired":
@@ -58,9 +58,9 @@ def reserve(
     check_apart(demands)
     found = _open(books, demands, at)
     asked = [demand.fixed for demand in demands]
-    output = _fit(demands, found, asked, want, min(least, want))
+    output = _fit(demands, found, asked, want, least)
     if output is None:
-        return _refuse(demands, found, asked, min(least, want), at)
+        return _refuse(demands, found, asked, least, at)
     for demand, account in zip(demands, found, strict=True):
         if up_front(demand):
             account.charge(demand.fixed)
@@ -74,16 +74,16 @@ def extend(
     books: Books, reservation: str, *, want: int, least: int, ttl: float, now: float
 ) -> Decision:
     """Hold ``g * rate`` more, for the largest ``g`` in least..want; renews the hold too."""
-    at = milliseconds(now)
+    at, least = milliseconds(now), min(least, want)
     sweep(books, at)
     hold = books.known(reservation, at)
     if hold is None or hold.state != "held":
         return NOTHING
     found = _open(books, hold.demands, at)
     asked = [0] * len(found)
-    output = _fit(hold.demands, found, asked, want, min(least, want))
+    output = _fit(hold.demands, found, asked, want, least)
     if output is None:
-        return _refuse(hold.demands, found, asked, min(least, want), at)
+        return _refuse(hold.demands, found, asked, least, at)
     for demand, account in zip(hold.demands, found, strict=True):
         account.held += output * demand.rate
     hold.granted += output

@@ -4,7 +4,7 @@
 -- account  hash  u used, h held, o and n oldest and newest bucket, b<bucket> its amount,
 --                h<id> what a reservation holds: "amount", or "amount:bucket" if charged up front
 -- holds    zset  reservation id, scored by its expiry
--- record   string, packed {state, granted, due, demands}; its due as in core/books.py
+-- record   string, packed {state, granted, due, demands as JSON}; due as in core/books.py
 -- demand   {capacity, fixed, rate, soft, width, span, starts, keep}
 
 local HELD, DONE_STATE = 0, 1

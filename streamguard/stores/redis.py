@@ -38,7 +38,7 @@ UNDO_DELAYS = (0.0, 0.1, 0.5, 2.0, 10.0, 30.0)
 """Seconds between attempts to release a reservation whose outcome is unknown."""
 
 _unpack = msgspec.msgpack.Decoder().decode
-_demands = msgspec.msgpack.Decoder(list[Demand]).decode
+_remembered = msgspec.json.Decoder(list[Demand]).decode
 
 
 class RedisStore:
@@ -195,7 +195,7 @@ class RedisStore:
         if packed is None:
             return None
         _, output, _, remembered = _unpack(packed)
-        demands = _demands(remembered) if remembered else []
+        demands = _remembered(remembered) if remembered else []
         return Call(groups(demands, apart=False), len(demands), output)
 
     def _finish(self, reservation: str, call: Call) -> None:
@@ -228,7 +228,7 @@ class RedisStore:
         """Run one operation in one group; again where a calendar must follow the server's clock."""
         script = self._scripts[name]
         keys = [record_key(part.tag, reservation), *part.keys]
-        memory = [pack(part.demands)] if remember else []
+        memory = [msgspec.json.encode(part.demands)] if remember else []
         for _ in range(2):
             given, about = self._times()
             argument = pack([given, reservation, part.rows(about), *rest])
@@ -248,7 +248,7 @@ class RedisStore:
         return False, milliseconds(time.time()) + self._skew
 
     async def _run(
-        self, script: Script, keys: list[str], argument: bytes, memory: list[bytes]
+        self, script: Script, keys: list[str], argument: bytes, memory: Sequence[bytes]
     ) -> Any:
         rest = (len(keys), *keys, argument, *memory)
         try:

@@ -1,6 +1,6 @@
 -- Hold fixed + g * rate of every demand for the largest g in least..want, or nothing.
 -- KEYS: record, then account and holds of each demand.
--- ARGV: packed {now or false, id, demands, ttl, want, least}, packed demands to remember.
+-- ARGV: packed {now or false, id, demands, ttl, want, least}, demands to remember, as JSON.
 local given, id, demands, ttl, want, least = unpack(cmsgpack.unpack(ARGV[1]))
 local now = clock(given)
 local known = load(now)
