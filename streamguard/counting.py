@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from streamguard.core.counting import count_prompt
-from streamguard.core.json_text import maps
+from streamguard.core.json_text import as_text, maps
 from streamguard.core.prompt import Prompt, PromptCount
 from streamguard.errors import ProtocolError
 from streamguard.protocols import (
@@ -74,7 +74,7 @@ def _is_anthropic(body: Mapping[str, Any], model: str) -> bool:
             "function" not in tool and "custom" not in tool for tool in tools
         )
     blocks = (
-        block.get("type")
+        as_text(block.get("type"))
         for message in maps(body["messages"])
         for block in maps(message.get("content"))
     )

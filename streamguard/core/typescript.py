@@ -15,8 +15,11 @@ from streamguard.core.json_text import as_list, as_map, compact, maps
 MAX_DEPTH = 48
 """Schemas inside each other; what is deeper is rendered as JSON."""
 
-MAX_REFERRED = 2_000_000
+MAX_REFERRED = 300_000
 """Characters rendered through references in all: they may multiply without end."""
+
+ENDLESS = 2_000_000
+"""Tokens to count for what is beyond that: more than any window takes."""
 
 _TYPES = {
     "integer": "number",

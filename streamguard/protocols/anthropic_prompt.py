@@ -104,13 +104,13 @@ class _Renderer:
         yield from self._options()
 
     def _component(self, message: Mapping[str, Any], index: int) -> Component:
-        if message.get("role") == "system":
+        if as_text(message.get("role")) == "system":
             return "system"
         return "user" if index >= self._turn else "history"
 
     def _all_tools(self) -> Iterator[Part]:
         if self._tools:
-            kind = as_map(self._body.get("tool_choice")).get("type")
+            kind = as_text(as_map(self._body.get("tool_choice")).get("type"))
             forced = kind in {"any", "tool"}
             known = self._tool_prompt
             yield Part("tools", tokens=known.forced if forced else known.free)
@@ -120,7 +120,7 @@ class _Renderer:
             yield Part("tools", tokens=UNSEEN, bound=True)
 
     def _options(self) -> Iterator[Part]:
-        if as_map(self._body.get("thinking")).get("type") not in {None, "disabled"}:
+        if as_text(as_map(self._body.get("thinking")).get("type")) not in {"", "disabled"}:
             yield Part("overhead", tokens=THINKING)
         schemas = (
             as_map(self._body.get("output_config")).get("format"),
@@ -141,8 +141,8 @@ class _Renderer:
     def _block(
         self, block: Mapping[str, Any], component: Component, *, thinks: bool
     ) -> Iterator[Part]:
-        kind = block.get("type")
-        if kind == "text" or (kind is None and isinstance(block.get("text"), str)):
+        kind = as_text(block.get("type"))
+        if kind == "text" or (not kind and isinstance(block.get("text"), str)):
             yield Part(component, text=as_text(block.get("text")))
         elif kind == "tool_use":
             text = f"{as_text(block.get('name'))}{compact(block.get('input'))}"
@@ -176,7 +176,7 @@ class _Renderer:
 
     def _opaque(self, block: Mapping[str, Any], component: Component) -> Iterator[Part]:
         """A block of another kind, such as what a server tool left behind: its JSON."""
-        if block.get("type") in {"container_upload", "tool_addition"}:
+        if as_text(block.get("type")) in {"container_upload", "tool_addition"}:
             yield Part("files", tokens=UNSEEN, bound=True)
         yield Part(component, text=compact(block), tokens=40, bound=True)
 
@@ -185,7 +185,7 @@ def _last_turn(messages: list[Mapping[str, Any]]) -> int:
     """The last user message that is more than tool results; what follows is the same turn."""
     last = 0
     for index, message in enumerate(messages):
-        if message.get("role") == "user" and not _only_results(message.get("content")):
+        if as_text(message.get("role")) == "user" and not _only_results(message.get("content")):
             last = index
     return last
 

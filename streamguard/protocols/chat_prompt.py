@@ -37,7 +37,7 @@ class _Renderer:
         schema = as_map(body.get("response_format")).get("json_schema")
         self._format = common.format_text(schema) if isinstance(schema, Mapping) else ""
         self._answer = as_text(as_map(schema).get("name")) if self._dialect.answers else ""
-        systems = (m for m in self._messages if m.get("role") in common.SYSTEM_ROLES)
+        systems = (m for m in self._messages if as_text(m.get("role")) in common.SYSTEM_ROLES)
         self._system = next(systems, None) if self._dialect.joins else None
         self._joins = self._system is not None
 
@@ -67,9 +67,9 @@ class _Renderer:
 
     def _component(self, index: int) -> Component:
         message = self._messages[index]
-        if message.get("name") in _EXAMPLES:
+        if as_text(message.get("name")) in _EXAMPLES:
             return "few_shot"
-        if message.get("role") in common.SYSTEM_ROLES:
+        if as_text(message.get("role")) in common.SYSTEM_ROLES:
             return "system"
         return "user" if index >= self._turn else "history"
 
@@ -85,7 +85,7 @@ class _Renderer:
         """The texts of the tool messages that answer the calls."""
         results: list[str] = []
         for message in self._messages[start : start + most]:
-            if message.get("role") not in {"tool", "function"}:
+            if as_text(message.get("role")) not in {"tool", "function"}:
                 break
             results.append(_text_of(message.get("content")))
         return results
@@ -162,7 +162,7 @@ def _with_end(parts: list[Part], end: str) -> list[Part]:
 
 
 def _unknown_format(value: Any) -> Iterator[Part]:
-    if as_map(value).get("type") not in {None, "text", "json_object"}:
+    if as_text(as_map(value).get("type")) not in {"", "text", "json_object"}:
         yield Part("response_format", text=spaced(value), tokens=40, bound=True)
 
 

@@ -103,9 +103,11 @@ def namespace_parts(functions: Sequence[Mapping[str, Any]], dialect: Dialect) ->
     text, complete = typescript.namespace(functions)
     if dialect.splits:
         yield Part("tools", text=_TOOLS, tokens=dialect.tools)
-        yield Part("tools", text=text, bound=not complete)
+        yield Part("tools", text=text)
     else:
-        yield Part("tools", text=_TOOLS + text, tokens=dialect.tools, bound=not complete)
+        yield Part("tools", text=_TOOLS + text, tokens=dialect.tools)
+    if not complete:
+        yield Part("tools", tokens=typescript.ENDLESS, bound=True)
 
 
 def opaque_tool(tool: Any, allowance: int) -> Part:
@@ -191,7 +193,7 @@ def content_parts(content: Any, component: Component, model: str) -> Iterator[Pa
 
 def _piece(piece: Any, component: Component, model: str) -> Iterator[Part]:
     part = as_map(piece)
-    kind = part.get("type")
+    kind = as_text(part.get("type"))
     if isinstance(piece, str):
         yield Part(component, text=piece)
     elif kind in {"text", "input_text", "output_text", "refusal", "summary_text", "reasoning_text"}:

@@ -27,7 +27,7 @@ BUILT_IN = {
 the same call. GPT-5 searches several times in a call; each result is billed as input."""
 
 OTHER_TOOL = 4_096
-ADDED_TOOLS = 96
+ADDED_TOOLS = 104
 """What is said around tools that join a conversation later."""
 PRO_MODE = 4_096
 """Reasoning in pro mode reads the prompt, and drafts of the answer, more than once."""
@@ -83,7 +83,7 @@ class _Renderer:
         index = 0
         while index < len(self._items):
             item = self._items[index]
-            if item.get("type") in _CALLS:
+            if as_text(item.get("type")) in _CALLS:
                 calls = self._run(index, _CALLS)
                 results = self._run(index + len(calls), _RESULTS)
                 yield from self._call(calls, results, self._component(index))
@@ -95,12 +95,12 @@ class _Renderer:
     def _run(self, start: int, kinds: frozenset[str]) -> list[Item]:
         """The items from ``start`` that are of these kinds."""
         end = start
-        while end < len(self._items) and self._items[end].get("type") in kinds:
+        while end < len(self._items) and as_text(self._items[end].get("type")) in kinds:
             end += 1
         return self._items[start:end]
 
     def _component(self, index: int) -> Component:
-        if self._items[index].get("role") in common.SYSTEM_ROLES:
+        if as_text(self._items[index].get("role")) in common.SYSTEM_ROLES:
             return "system"
         return "user" if index >= self._turn else "history"
 
@@ -117,7 +117,7 @@ class _Renderer:
             yield Part("overhead", tokens=STORED_CALL)
 
     def _item(self, item: Item, component: Component, index: int) -> Iterator[Part]:
-        kind = item.get("type", "message")
+        kind = as_text(item.get("type")) or "message"
         if kind == "message":
             yield from self._message(item, component)
         elif kind in _RESULTS:
@@ -165,11 +165,11 @@ class _Renderer:
         functions = [tool for tool in maps(tools) if tool.get("type") == "function"]
         yield from common.namespace_parts(functions, self._dialect)
         for tool in maps(tools):
-            kind = tool.get("type")
+            kind = as_text(tool.get("type"))
             if kind == "namespace":
                 yield from self._tools(tool.get("tools"))
             elif kind != "function":
-                allowance = BUILT_IN.get(as_text(kind), OTHER_TOOL)
+                allowance = BUILT_IN.get(kind, OTHER_TOOL)
                 yield common.opaque_tool(tool, allowance)
 
     def _format(self) -> Iterator[Part]:
@@ -177,7 +177,7 @@ class _Renderer:
         if given.get("type") == "json_schema":
             text = common.format_text(given)
             yield Part("response_format", text=text, tokens=self._dialect.schema)
-        elif given.get("type") not in {None, "text", "json_object"}:
+        elif as_text(given.get("type")) not in {"", "text", "json_object"}:
             yield Part("response_format", text=spaced(given), tokens=40, bound=True)
 
 
