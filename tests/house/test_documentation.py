@@ -55,9 +55,11 @@ def test_every_command_and_option_is_in_the_reference(name):
     _, _, section = told.partition(f"## `streamguard {name}")
     section = section.partition("\n## ")[0]
     command = cli.main.get_command(click.Context(cli.main), name)
-    options = [flag for option in command.params for flag in option.opts if flag[0] == "-"]
-    assert [flag for flag in options if f"`{flag}`" not in section] == []
-    assert options
+    parts = [command, *getattr(command, "commands", {}).values()]
+    options = {flag for part in parts for each in part.params for flag in each.opts}
+    assert {flag for flag in options if flag[0] == "-" and f"`{flag}`" not in section} == set()
+    assert "--json" in options
+    assert all(f"`{part.name}" in section for part in parts[1:])
 
 
 def test_json_in_the_docs_is_json():

@@ -12,7 +12,7 @@ from support.repo import PACKAGE, ROOT, modules
 PURE = {"core", "protocols"}
 IMPURE = {
     "asyncio", "anyio", "time", "logging", "starlette", "openai", "redis", "structlog", "httpx",
-    "httpx2", "sqlalchemy", "tenacity", "tiktoken", "toktok", "socket", "threading", "random",
+    "httpx2", "sqlalchemy", "tenacity", "tiktoken", "toktok", "socket", "random",
 }  # fmt: skip
 
 
