@@ -22,28 +22,23 @@ from streamguard.protocols.streaming import JSONStream
 from streamguard.usage import Usage
 
 
-def prompts_of(prompt: Any) -> list[str | int]:
-    """The prompts of a request: the text of each, or its number of tokens.
+def prompts_in(prompt: Any, name: str) -> int:
+    """How many prompts (or inputs) a field holds.
 
     Raises:
         ProtocolError: not a string, a list of strings, of token ids, or of lists of them.
     """
-    if prompt is None:
-        return [""]
-    if isinstance(prompt, str):
-        return [prompt]
-    if isinstance(prompt, list) and prompt:
-        if all(isinstance(item, str) for item in prompt):
-            return prompt
-        if _are_tokens(prompt):
-            return [len(prompt)]
-        if all(isinstance(item, list) and _are_tokens(item) for item in prompt):
-            return [len(item) for item in prompt]
-    raise ProtocolError("prompt must be a string, a list of strings, or lists of token ids")
+    if prompt is None or isinstance(prompt, str) or _are_tokens(prompt):
+        return 1
+    items = prompt if isinstance(prompt, list) else []
+    if items and (all(isinstance(item, str) for item in items) or all(map(_are_tokens, items))):
+        return len(items)
+    raise ProtocolError(f"{name} must be a string, a list of strings, or lists of token ids")
 
 
-def _are_tokens(items: list[Any]) -> bool:
-    return all(type(item) is int and item >= 0 for item in items)
+def _are_tokens(value: Any) -> bool:
+    is_list = isinstance(value, list) and bool(value)
+    return is_list and all(type(item) is int and item >= 0 for item in value)
 
 
 def text_slots(doc: Mapping[str, Any]) -> Iterator[Slot]:
@@ -122,7 +117,7 @@ class Completions:
             body=body,
             stream=stream,
             output_cap=fields.whole(body, "max_tokens", least=0),
-            choices=each * len(prompts_of(body.get("prompt"))),
+            choices=each * prompts_in(body.get("prompt"), "prompt"),
             wants_usage=asked or not stream,
             cap_field="max_tokens",
         )

@@ -98,7 +98,8 @@ def opaque(body: Mapping[str, Any], *names: str) -> tuple[str, ...]:
 
 def clamp(request: Request, output_cap: int | None) -> dict[str, Any]:
     """The change that keeps a request's own cap within ``output_cap``, or sets one."""
-    if output_cap is None or (request.output_cap or MOST) <= output_cap:
+    own = MOST if request.output_cap is None else request.output_cap
+    if output_cap is None or own <= output_cap:
         return {}
     return {request.cap_field: output_cap}
 

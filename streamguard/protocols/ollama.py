@@ -114,7 +114,7 @@ class Ollama:
         )
 
     def prompt(self, request: Request) -> Prompt:
-        """An estimate of the prompt: each model here has a template of its own."""
+        """An estimate: each model has a template of its own."""
         return render(request.body, request.model)
 
     def rewrite(self, request: Request, output_cap: int | None) -> Mapping[str, Any]:
