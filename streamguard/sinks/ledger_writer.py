@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy import Engine
 from sqlalchemy.exc import DataError
 
+from streamguard.errors import ConfigurationError
 from streamguard.sinks.ledger_database import Inserter, connect
 from streamguard.sinks.ledger_row import decode
 from streamguard.sinks.ledger_table import migrate
@@ -69,9 +70,14 @@ class LedgerWriter:
             ConfigurationError: the database is of a newer streamguard.
             SQLAlchemyError: the database is out of reach.
         """
-        if not self._ready:
+        if self._ready:
+            return
+        try:
             migrate(self._engine)
-            self._ready = True
+        except ConfigurationError:
+            self._engine.dispose()
+            raise
+        self._ready = True
 
     def drain(self, deadline: float = float("inf")) -> bool:
         """Write what is spooled; False when the database is out of reach or time is up.

@@ -84,6 +84,8 @@ class Spool:
             return [], 0
         data = os.pread(segment.fd, limit, segment.read)
         whole = data.rfind(b"\n") + 1
+        if not whole and len(data) == limit:
+            return self.read(limit * 2)
         if not whole and segment is not self._active:
             whole = segment.size - segment.read  # torn at the end: its writer died
         return [line for line in data[:whole].split(b"\n") if line], whole
