@@ -22,6 +22,8 @@ def test_the_blocks_of_a_page_run(page, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page"}
     for block in blocks(page):
+        if block.language == "toml":  # its first line names the file
+            (tmp_path / block.code.split()[1]).write_text(block.code)
         if block.language == "python":
             lines = block.code.splitlines(keepends=True)
             linecache.cache[str(block)] = (len(block.code), None, lines, str(block))
