@@ -8,7 +8,7 @@ import re
 
 import click
 import pytest
-from support.repo import ROOT, blocks, pages
+from support.repo import ROOT, blocks, modules, pages
 
 import streamguard
 from streamguard import cli
@@ -62,6 +62,14 @@ def test_every_command_and_option_is_in_the_reference(name):
     assert {flag for flag in options if flag[0] == "-" and f"`{flag}`" not in section} == set()
     assert "--json" in options
     assert all(f"`{part.name}" in section for part in parts[1:])
+
+
+def test_every_header_is_in_the_reference():
+    told = (ROOT / "docs" / "reference" / "http.md").read_text()
+    code = "".join(path.read_text() for path in modules())
+    sent = set(re.findall(r'"(x-streamguard-[a-z-]+[a-z])"', code))
+    assert len(sent) > 5
+    assert {name for name in sent if f"`{name}`" not in told} == set()
 
 
 def test_json_in_the_docs_is_json():
