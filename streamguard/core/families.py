@@ -45,12 +45,16 @@ GEMINI = Family("gemini", "calibrated", 0.05, Weights(1.0, 0.15, 0.55, 1.0))
 GEMINI_3 = Family("gemini-3", "calibrated", 0.05, Weights(1.0, 0.15, 0.55, 1.0))
 """Gemini 3 and newer: the same tokenizer, other media."""
 
+GPT_OSS = Family("gpt-oss", "calibrated", 0.02, Weights())
+"""OpenAI's open models: their own tokenizer is known, what a host says around a prompt is not."""
+
 UNKNOWN = Family("unknown", "calibrated", 0.2, Weights(1.0, 0.6, 0.3, 0.7))
 """Other tokenizers (Llama, Qwen, Mistral, DeepSeek, …): smaller vocabularies than o200k."""
 
 _RULES: tuple[tuple[re.Pattern[str], Family], ...] = tuple(
     (re.compile(pattern), family)
     for pattern, family in (
+        (r"gpt-oss", GPT_OSS),
         (r"gpt-(?:[5-9]|\d\d)[\d.]*-chat", CLASSIC),
         (r"gpt-(?:[5-9]|\d\d)", HARMONY),
         (r"gpt-[34]|gpt-35|chatgpt|o[1-9](?:$|-)|codex-mini", CLASSIC),

@@ -47,7 +47,8 @@ class _Renderer:
         yield from self._tools()
         yield from self._response_format()
         yield from self._rest()
-        yield Part("overhead", tokens=common.priming(self._model))
+        template = common.TEMPLATES.get(family_of(self._model).name, 0)
+        yield Part("overhead", tokens=common.priming(self._model) + template)
 
     def _all_messages(self) -> Iterator[Part]:
         index = 0

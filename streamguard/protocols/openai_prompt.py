@@ -29,6 +29,9 @@ UNSEEN = 20_480
 FOREIGN_TOOLS = 80
 """What other hosts' templates say around tools, at most."""
 
+TEMPLATES = {"unknown": 24, "gpt-oss": 72}
+"""What other hosts' templates say before any message: who the model is, the date, channels."""
+
 _TOOLS = "# Tools\n\n## functions\n\nnamespace functions {\n\n"
 _UNBILLED = frozenset(
     {

@@ -348,6 +348,7 @@ def test_other_hosts_are_calibrated_and_count_tools_as_json():
     assert plain.method == "calibrated"
     assert plain.margin > 0
     assert plain.input_tokens > exact
+    assert chat(USER, model="gpt-oss-120b").input_tokens == exact + 72 + 1
     tools = chat(USER, model="llama-3.3-70b", tools=[function()])
     assert tools.input_tokens > plain.input_tokens + 80
     image = {"type": "image_url", "image_url": {"url": png(9, 9)}}
