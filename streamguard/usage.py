@@ -15,6 +15,7 @@ EventName = Literal[
     "preflight",
     "trimmed",
     "rerouted",
+    "queued",
     "warned",
     "refused",
     "started",
@@ -96,6 +97,7 @@ class UsageEvent:
     requested: int | None = None
     resets_at: float | None = None
     attempt: int | None = None
+    position: int | None = None
     components: Mapping[str, int] = field(default_factory=dict)
     detail: str | None = None
     conversation: str | None = None

@@ -9,6 +9,7 @@ from typing import Literal
 
 from streamguard.asgi.body import ClientGone, encoded, header, read_body
 from streamguard.asgi.exchange import Exchange
+from streamguard.asgi.patience import unless_gone
 from streamguard.asgi.types import ASGIApp, Message, Receive, Scope, Send
 from streamguard.core.strict_json import dumps, loads
 from streamguard.core.wire import StreamState, WireProtocol
@@ -140,7 +141,7 @@ class StreamGuardMiddleware:
             subject = await self.guard.subject(
                 loads(body), path=_path(scope), protocol=protocol, request_id=request_id
             )
-            call = await self.guard.begin(subject)
+            call = await unless_gone(self.guard, subject, receive)
         except ClientGone:
             return
         except StreamGuardError as error:

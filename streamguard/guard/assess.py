@@ -22,7 +22,8 @@ class Subject:
     """Which request this is and whom it is charged to.
 
     ``received`` is the body as the client sent it, where the guard put another in its place;
-    ``asked`` is the model it asked for, where another answers.
+    ``asked`` is the model it asked for, where another answers; ``queued`` is the seconds it
+    waited for a budget.
     """
 
     request_id: str
@@ -32,6 +33,7 @@ class Subject:
     endpoint: str
     received: Mapping[str, Any] | None = None
     asked: str | None = None
+    queued: float | None = None
 
     @property
     def original_body(self) -> Mapping[str, Any]:

@@ -34,6 +34,7 @@ from streamguard.guard.refusals import Refusals
 from streamguard.guard.settings import Settings, is_reasoning
 from streamguard.guard.tally import current_tally
 from streamguard.guard.teller import Teller
+from streamguard.guard.waiting import Waiting
 from streamguard.identity import Identity
 from streamguard.limits import Limit
 from streamguard.protocols import normal_path, protocol_for_path
@@ -193,6 +194,11 @@ class Engine:
         self.teller.admitted(assessment, call.allowance, grant)
         self.teller.crossed(assessment, grant)
         return call
+
+    @property
+    def waiting(self) -> list[Waiting]:
+        """The calls that wait in this process for a budget, each with its position."""
+        return self._recourse.waiting
 
     def learn_oversized(self, body: Mapping[str, Any], error: StreamGuardError) -> None:
         """Remember that the provider refused the request with this body as oversized."""

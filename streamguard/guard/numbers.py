@@ -48,6 +48,8 @@ def _changes(assessment: Assessment) -> Iterator[tuple[str, str]]:
         yield "x-streamguard-trimmed", str(removed)
     if assessment.subject.asked is not None:
         yield "x-streamguard-model", assessment.subject.request.model
+    if assessment.subject.queued is not None:
+        yield "x-streamguard-queued", f"{assessment.subject.queued:.3f}"
 
 
 def refusal_headers(error: StreamGuardError, request_id: str) -> list[tuple[str, str]]:

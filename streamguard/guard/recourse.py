@@ -1,4 +1,4 @@
-"""When a budget is gone: a model that still may answer, else the refusal."""
+"""When a budget is gone: a model that still may answer, a place in line, or the refusal."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from streamguard.errors import (
     OversizedRetryError,
     ProtocolError,
     StreamGuardError,
+    WindowBudgetExceededError,
 )
 from streamguard.guard.assess import Subject
 from streamguard.guard.call import Call
 from streamguard.guard.counter import PromptCounter
 from streamguard.guard.settings import Settings
 from streamguard.guard.teller import Teller
+from streamguard.guard.waiting import Waiting, WaitingRoom
 from streamguard.identity import Identity
 from streamguard.limits import Limit
 
@@ -45,22 +47,43 @@ class Recourse:
         self._teller = teller
         self._counter = counter
         self._limits = limits
+        self._room: WaitingRoom | None = None
+        if settings.queue is not None:
+            self._room = WaitingRoom(settings.queue, teller)
+            teller.listen(self._room)
+
+    @property
+    def waiting(self) -> list[Waiting]:
+        """The calls that wait for a budget, line by line."""
+        return [] if self._room is None else self._room.positions()
 
     async def begin(self, subject: Subject, attempt: Attempt) -> Call:
-        """Attempt the call; where it is refused, one with each fallback model that can help.
+        """Attempt the call; where it is refused, one with each fallback model that can
+        help; where none can, wait for the budget.
 
         Raises:
             StreamGuardError: the first refusal, when nothing else works either.
         """
         if self._settings.sizes:
             subject = await self._sized(subject)
-        try:
-            return self._told(await attempt(subject))
-        except REFUSALS as error:
-            call = await self._fall_back(subject, error, attempt)
-            if call is None:
-                raise
+        room = self._room
+        error: StreamGuardError | None = None if room is None else room.ahead(subject)
+        if error is None:
+            try:
+                return self._told(await attempt(subject))
+            except REFUSALS as refused:
+                error = refused
+        call = await self._fall_back(subject, error, attempt)
+        if call is not None:
             return self._told(call)
+        if room is None or not isinstance(error, WindowBudgetExceededError):
+            raise error
+        limit = await self._limit(subject, error)
+        return self._told(await room.wait(subject, error, limit, attempt))
+
+    async def _limit(self, subject: Subject, error: StreamGuardError) -> Limit | None:
+        limits = await self._limits(subject.identity, subject.request.model)
+        return next((limit for limit in limits if limit.name == error.limit_name), None)
 
     async def _sized(self, subject: Subject) -> Subject:
         """The request with the model that its name stands for at its size."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from streamguard.core.room import Fit
 from streamguard.core.wire import Request
@@ -24,6 +24,30 @@ _SECONDS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """How calls wait for a window that is exhausted.
+
+    Attributes:
+        capacity: calls that may wait at once in this process; the next one is refused.
+        max_wait: seconds after which a call that waits is refused.
+        priority: a number for an identity; higher goes first. Within one priority tenants take
+            turns.
+    """
+
+    capacity: int = 100
+    max_wait: float = 30.0
+    priority: Callable[[Identity], int] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse figures that cannot work."""
+        if isinstance(self.capacity, bool) or self.capacity < 1 or not self.max_wait > 0:
+            message = (
+                f"queue: capacity={self.capacity!r} and max_wait={self.max_wait!r} must be > 0"
+            )
+            raise ConfigurationError(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Policies of a guard.
 
@@ -40,6 +64,7 @@ class Settings:
             a budget is gone, any that takes the prompt where it is too long.
         sizes: a name that clients ask for, to ``(tokens, model)`` pairs: the first one that the
             prompt is within answers, else the last.
+        queue: let calls wait where a window is exhausted; without it they are refused at once.
         hold_ttl: seconds after which the hold of a crashed worker comes back.
         store_timeout: seconds the guard waits for the store.
         on_disconnect: stop the call when its client leaves, or let it finish.
@@ -58,6 +83,7 @@ class Settings:
     fit: Fit | None = None
     fallback: Sequence[str] = ()
     sizes: Mapping[str, Sequence[tuple[int, str]]] = field(default_factory=dict)
+    queue: Queue | None = None
     hold_ttl: float = 120.0
     store_timeout: float = 2.0
     on_disconnect: OnDisconnect = "cancel"
@@ -90,6 +116,20 @@ class Settings:
     def reserve_for(self, model: str) -> int:
         """Output tokens reserved for a choice of this model by policy."""
         return self.reserve_reasoning if is_reasoning(model) else self.reserve_output
+
+
+def as_queue(given: Queue | Mapping[str, Any] | None) -> Queue | None:
+    """A queue from its figures, as a config file has them.
+
+    Raises:
+        ConfigurationError: an unknown key or a figure that cannot work.
+    """
+    if not isinstance(given, Mapping):
+        return given
+    unknown = set(given) - {field.name for field in fields(Queue)}
+    if unknown:
+        raise ConfigurationError(f"queue: unknown keys {sorted(unknown)}")
+    return Queue(**given)
 
 
 def is_reasoning(model: str) -> bool:

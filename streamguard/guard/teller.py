@@ -27,6 +27,10 @@ class Teller:
         self._clock = clock
         self.failures = 0
 
+    def listen(self, sink: Sink) -> None:
+        """Tell one more sink."""
+        self._sinks = (*self._sinks, sink)
+
     def tell(self, event: EventName, subject: Subject, **figures: Any) -> None:
         """One event of a request."""
         self._emit(

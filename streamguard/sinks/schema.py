@@ -76,6 +76,7 @@ FIELDS: tuple[Field, ...] = (
     Field("streamguard.limit.used", "count", "used", "what was used or held of it before"),
     Field("streamguard.limit.requested", "count", "requested", "what the call asked of it"),
     Field("streamguard.limit.resets_at", "unix seconds", "resets_at", "when it has room again"),
+    Field("streamguard.position", "count", "position", "its place in line, from 1"),
     Field("streamguard.attempt", "count", "attempt", "which attempt of a retried call this is"),
     *(
         Field(f"streamguard.prompt.{part}", "tokens", f"components.{part}",

@@ -46,6 +46,7 @@ FULL = UsageEvent(
     requested=2_000,
     resets_at=1_790_000_060.0,
     attempt=2,
+    position=3,
     components=dict.fromkeys(get_args(Component), 7),
     detail="StoreUnavailableError",
     conversation="8f3c",
