@@ -3,7 +3,7 @@
 -- ARGV: packed {now or false, unused id, demands}.
 local given, _, demands = unpack(cmsgpack.unpack(ARGV[1]))
 local now = clock(given)
-local found = open_all(demands, now)
+local found = open_all(demands, '', now)
 if not found then return off_table(now) end
 save_all(found)
 return cmsgpack.pack({'balances', balances(found)})

@@ -1,8 +1,9 @@
 -- Shared by every operation, put before it when it is loaded: an account and a reservation
 -- as core/ledger.py has them. Times are whole milliseconds, amounts whole numbers.
 --
--- account  hash  u used, h held, o and n oldest and newest bucket, b<bucket> its amount,
---                h<id> what a reservation holds: "amount", or "amount:bucket" if charged up front
+-- account  hash  u used, h held, o and n oldest and newest bucket, e the earliest expiry or
+--                sooner, x until when the key is kept, b<bucket> its amount, h<id> what a
+--                reservation holds: "amount", or "amount:bucket" if charged up front
 -- holds    zset  reservation id, scored by its expiry
 -- record   string, packed {state, granted, due, demands as JSON}; due as in core/books.py
 -- demand   {capacity, fixed, rate, soft, width, span, starts, keep}
@@ -50,9 +51,11 @@ local function amounts(account, numbers)
   return redis.call('HMGET', account.key, unpack(names)), names
 end
 
+-- What is charged and held is written by save, in one call.
 local function charge(account, amount)
   if amount <= 0 or account.demand[5] < 0 then return end
-  redis.call('HINCRBY', account.key, 'b' .. whole(account.current), whole(amount))
+  account.bucket = account.bucket + amount
+  account.charged = true
   account.used = account.used + amount
   account.oldest = account.oldest or account.current
   account.newest = account.current
@@ -67,6 +70,7 @@ local function scan(account)
   account.used, account.oldest, account.newest = 0, nil, nil
   for i, bucket in ipairs(numbers) do
     local amount = tonumber(values[i])
+    if bucket == account.current then amount = account.bucket end
     if amount and (amount == 0 or bucket < account.first or bucket > account.current) then
       gone[#gone + 1] = names[i]
       if bucket > account.current then moved = moved + amount end
@@ -86,22 +90,33 @@ local function roll(account)
 end
 
 local function refund(account, bucket, amount)
-  if amount <= 0 then return end
   local name = 'b' .. whole(bucket)
-  local there = tonumber(redis.call('HGET', account.key, name) or 0)
+  local current = bucket == account.current
+  local there = current and account.bucket or tonumber(redis.call('HGET', account.key, name) or 0)
   local back = math.min(amount, there)
   if back <= 0 then return end
-  redis.call('HINCRBY', account.key, name, whole(-back))
   account.used = account.used - back
+  if current then
+    account.bucket, account.charged = there - back, there > back
+  else
+    redis.call('HINCRBY', account.key, name, whole(-back))
+  end
   if back == there then scan(account) end
 end
 
--- Take one reservation's hold out of an account.
-local function drop(account, id)
-  local name = 'h' .. id
-  local entry = redis.call('HGET', account.key, name)
+local function hold(account, id, due, amount, bucket)
+  account.entry = bucket and whole(amount) .. ':' .. whole(bucket) or whole(amount)
+  account.written = 'h' .. id
+  redis.call('ZADD', account.holds, whole(due), id)
+  if account.held == 0 then redis.call('PEXPIRE', account.holds, whole(2 * account.demand[8])) end
+  if not bucket then account.held = account.held + amount end
+  account.earliest = math.min(account.earliest or due, due)
+end
+
+-- Take a reservation's hold out of an account: what it was, and where it was charged up front.
+local function drop(account, id, entry)
   if not entry then return end
-  redis.call('HDEL', account.key, name)
+  redis.call('HDEL', account.key, 'h' .. id)
   redis.call('ZREM', account.holds, id)
   local amount, bucket = string.match(entry, '^(%d+):?(.*)$')
   if bucket ~= '' then return tonumber(amount), tonumber(bucket) end
@@ -109,45 +124,61 @@ local function drop(account, id)
   return tonumber(amount)
 end
 
-local function give_back(account, id)
-  local amount, bucket = drop(account, id)
+local function give_back(account, id, entry)
+  local amount, bucket = drop(account, id, entry)
   if bucket then refund(account, bucket, amount) end
 end
 
+local function sweep(account)
+  if not account.earliest or account.earliest > account.at then return end
+  local expired = redis.call('ZRANGEBYSCORE', account.holds, '-inf', whole(account.at))
+  for _, id in ipairs(expired) do
+    give_back(account, id, redis.call('HGET', account.key, 'h' .. id))
+    if id == account.id then account.entry = nil end
+  end
+  account.earliest = tonumber(redis.call('ZRANGE', account.holds, 0, 0, 'WITHSCORES')[2] or '')
+end
+
 -- Whether all accounts still have the hold: a clock that went back revives a record, not these.
-local function all_hold(found, id)
+local function all_hold(found)
   for _, account in ipairs(found) do
-    if redis.call('HEXISTS', account.key, 'h' .. id) == 0 then return false end
+    if not account.entry then return false end
   end
   return true
 end
 
-local function open(key, holds, demand, now)
-  local account = {key = key, holds = holds, demand = demand, at = now}
-  account.first, account.current, account.ends = place(demand, now)
-  if not account.current then return nil end
-  local row = redis.call('HMGET', key, 'u', 'h', 'o', 'n')
-  account.used, account.held = tonumber(row[1] or 0), tonumber(row[2] or 0)
-  account.oldest, account.newest = tonumber(row[3] or ''), tonumber(row[4] or '')
-  return account
+local function open(key, holds, demand, id, now)
+  local first, current, ends = place(demand, now)
+  if not current then return nil end
+  local row = redis.call('HMGET', key, 'u', 'h', 'o', 'n', 'e', 'x', 'b' .. whole(current),
+                         'h' .. id)
+  return {
+    key = key, holds = holds, demand = demand, id = id, at = now,
+    first = first, current = current, ends = ends,
+    used = tonumber(row[1] or 0), held = tonumber(row[2] or 0),
+    oldest = tonumber(row[3] or ''), newest = tonumber(row[4] or ''),
+    earliest = tonumber(row[5] or ''), kept = tonumber(row[6] or 0),
+    bucket = tonumber(row[7] or 0), entry = row[8],
+  }
 end
 
--- All accounts of the call, up to date; nothing and the time when a calendar is off its table.
-local function open_all(demands, now)
+-- All accounts of the call, up to date; nothing when a calendar is off its table.
+local function open_all(demands, id, now)
   local found = {}
   for i, demand in ipairs(demands) do
-    found[i] = open(KEYS[2 * i], KEYS[2 * i + 1], demand, now)
+    found[i] = open(KEYS[2 * i], KEYS[2 * i + 1], demand, id, now)
     if not found[i] then return nil end
   end
   for _, account in ipairs(found) do
     roll(account)
-    local expired = redis.call('ZRANGEBYSCORE', account.holds, '-inf', whole(now))
-    for _, id in ipairs(expired) do give_back(account, id) end
+    sweep(account)
   end
   return found
 end
 
 local function off_table(now) return cmsgpack.pack({'clock', now}) end
+
+local function text(number) return number and whole(number) or '' end
 
 local function save(account)
   local empty = account.used == 0 and account.held == 0
@@ -155,12 +186,22 @@ local function save(account)
     redis.call('DEL', account.key)
     return
   end
-  local oldest = account.oldest and whole(account.oldest) or ''
-  local newest = account.newest and whole(account.newest) or ''
-  redis.call('HSET', account.key, 'u', whole(account.used), 'h', whole(account.held),
-             'o', oldest, 'n', newest)
-  redis.call('PEXPIRE', account.key, whole(account.demand[8]))
-  redis.call('PEXPIRE', account.holds, whole(account.demand[8]))
+  local fields = {'u', whole(account.used), 'h', whole(account.held), 'o', text(account.oldest),
+                  'n', text(account.newest), 'e', text(account.earliest)}
+  local function put(name, value)
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
+  end
+  if account.charged then put('b' .. whole(account.current), whole(account.bucket)) end
+  if account.written then put(account.written, account.entry) end
+  local keep = account.demand[8]
+  local stale = account.kept < account.at + keep
+  if stale then put('x', whole(account.at + 2 * keep)) end
+  redis.call('HSET', account.key, unpack(fields))
+  if stale then
+    redis.call('PEXPIRE', account.key, whole(2 * keep))
+    redis.call('PEXPIRE', account.holds, whole(2 * keep))
+  end
 end
 
 local function save_all(found)

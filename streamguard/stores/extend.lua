@@ -5,9 +5,9 @@
 local given, id, demands, ttl, want, least, output = unpack(cmsgpack.unpack(ARGV[1]))
 local now = clock(given)
 local record = load(now)
-local found = open_all(demands, now)
+local found = open_all(demands, id, now)
 if not found then return off_table(now) end
-if not record or not record.live or not all_hold(found, id) then
+if not record or not record.live or not all_hold(found) then
   save_all(found)
   return nothing()
 end
@@ -27,8 +27,10 @@ for _, account in ipairs(found) do
   local demand = account.demand
   if not up_front(demand) then
     account.held = account.held + more * demand[3]
-    redis.call('HSET', account.key, 'h' .. id, whole(demand[2] + record.output * demand[3]))
+    account.entry = whole(demand[2] + record.output * demand[3])
+    account.written = 'h' .. id
   end
+  account.earliest = math.min(account.earliest or record.due, record.due)
   redis.call('ZADD', account.holds, whole(record.due), id)
   save(account)
 end

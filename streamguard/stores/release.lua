@@ -5,10 +5,10 @@
 local given, id, demands, forget = unpack(cmsgpack.unpack(ARGV[1]))
 local now = clock(given)
 local record = load(now)
-local found = open_all(demands, now)
+local found = open_all(demands, id, now)
 if not found then return off_table(now) end
 if record and record.live then
-  for _, account in ipairs(found) do give_back(account, id) end
+  for _, account in ipairs(found) do give_back(account, id, account.entry) end
 end
 save_all(found)
 if forget then

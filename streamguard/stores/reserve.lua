@@ -4,9 +4,9 @@
 local given, id, demands, ttl, want, least = unpack(cmsgpack.unpack(ARGV[1]))
 local now = clock(given)
 local known = load(now)
-local found = open_all(demands, now)
+local found = open_all(demands, id, now)
 if not found then return off_table(now) end
-if known and known.live and all_hold(found, id) then
+if known and known.live and all_hold(found) then
   save_all(found)
   return granted(known.output, found)
 end
@@ -20,7 +20,7 @@ if known and known.state == DONE_STATE then
   return cmsgpack.pack({'refusal', 0, fixed[1] + least * first.demand[3], standing, NEVER})
 end
 if known then
-  for _, account in ipairs(found) do give_back(account, id) end
+  for _, account in ipairs(found) do give_back(account, id, account.entry) end
 end
 local output = fit(found, fixed, want, least)
 if not output then
@@ -30,15 +30,12 @@ end
 local due = now + ttl
 for i, account in ipairs(found) do
   local amount = fixed[i] + output * account.demand[3]
-  local entry = whole(amount)
   if up_front(account.demand) then
     charge(account, amount)
-    entry = entry .. ':' .. whole(account.current)
+    hold(account, id, due, amount, account.current)
   else
-    account.held = account.held + amount
+    hold(account, id, due, amount)
   end
-  redis.call('HSET', account.key, 'h' .. id, entry)
-  redis.call('ZADD', account.holds, whole(due), id)
   save(account)
 end
 store({state = HELD, output = output, due = due, demands = ARGV[2]}, now)

@@ -5,12 +5,12 @@ local given, id, demands, used = unpack(cmsgpack.unpack(ARGV[1]))
 local now = clock(given)
 local record = load(now)
 if not record then return cmsgpack.pack({'unknown'}) end
-local found = open_all(demands, now)
+local found = open_all(demands, id, now)
 if not found then return off_table(now) end
 if record.state == HELD then
   for i, account in ipairs(found) do
     local amount = math.min(used[i], MAX_AMOUNT)
-    local fixed, bucket = drop(account, id)
+    local fixed, bucket = drop(account, id, account.entry)
     if bucket then
       refund(account, bucket, fixed - amount)
       amount = amount - fixed

@@ -4,14 +4,15 @@
 local given, id, demands, output = unpack(cmsgpack.unpack(ARGV[1]))
 local now = clock(given)
 local record = load(now)
-local found = open_all(demands, now)
+local found = open_all(demands, id, now)
 if not found then return off_table(now) end
-if record and record.live and record.output > output and all_hold(found, id) then
+if record and record.live and record.output > output and all_hold(found) then
   for _, account in ipairs(found) do
     local demand = account.demand
     if not up_front(demand) then
       account.held = account.held - (record.output - output) * demand[3]
-      redis.call('HSET', account.key, 'h' .. id, whole(demand[2] + output * demand[3]))
+      account.entry = whole(demand[2] + output * demand[3])
+      account.written = 'h' .. id
     end
   end
   record.output = output
