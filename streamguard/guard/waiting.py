@@ -9,8 +9,6 @@ from copy import copy
 from dataclasses import replace
 from typing import NamedTuple
 
-import anyio
-
 from streamguard.core.admission import applies
 from streamguard.core.fair_queue import FairQueue, Ticket
 from streamguard.errors import WindowBudgetExceededError
@@ -149,6 +147,15 @@ class _Waiter:
         self.loop = asyncio.get_running_loop()
         self.event = asyncio.Event()
 
+    async def wait(self, seconds: float) -> None:
+        """Return when it is woken, after ``seconds`` at the latest."""
+        timer = self.loop.call_later(seconds, self.event.set)
+        try:
+            await self.event.wait()
+        finally:
+            timer.cancel()
+        self.event.clear()
+
     def call(self) -> None:
         """Wake it, from whatever thread."""
         self.loop.call_soon_threadsafe(self.event.set)
@@ -199,6 +206,4 @@ class _Line:
             if first and now >= self.due:
                 return
             until = min(deadline, self.due) if first else deadline
-            with anyio.move_on_after(max(0.0, until - now)):
-                await waiter.event.wait()
-            waiter.event.clear()
+            await waiter.wait(until - now)
