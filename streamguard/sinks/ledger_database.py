@@ -64,6 +64,8 @@ def _sqlite(full: str) -> Engine:
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA cache_size=-65536")  # KiB: the indexes' random pages
+        connection.execute("PRAGMA wal_autocheckpoint=10000")
 
     return engine
 

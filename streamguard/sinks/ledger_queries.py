@@ -21,6 +21,7 @@ MICRO = 1_000_000
 _C = USAGE.c
 _REFUSED = _C.event.in_(("refused", "retry_refused"))
 _SETTLED = _C.event == "settled"
+_BY_TIME = _C.at >= 0  # always true; without it SQLite reads the table, not the period's index
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Ledger:
     def totals(self, period: Period = ALL) -> Answer:
         """Calls by how they ended, tokens and cost."""
         bounds = (func.min(_C.at).label("first"), func.max(_C.at).label("last"))
-        row = self._rows(select(*_figures(), *bounds).where(period.condition()))[0]
+        row = self._rows(select(*_figures(), *bounds).where(period.condition(), _BY_TIME))[0]
         return {
             **_named(row),
             "first_at": None if row.first is None else row.first / MICRO,
@@ -78,7 +79,8 @@ class Ledger:
     def series(self, step: int, period: Period = ALL) -> list[Answer]:
         """Figures by time: each step of ``step`` seconds that has calls, oldest first."""
         at = (_C.at // (step * MICRO)).label("step")
-        query = select(*_figures(), at).where(period.condition()).group_by(at).order_by(at)
+        chosen = select(*_figures(), at).where(period.condition(), _BY_TIME)
+        query = chosen.group_by(at).order_by(at)
         return [{"at": row.step * step, **_named(row)} for row in self._rows(query)]
 
     def outliers(self, over: int, limit: int = 10, period: Period = ALL) -> list[Answer]:
