@@ -73,6 +73,7 @@ class Holdback:
         """All that waits: the stream ended by itself, or there is no better place to end."""
         released, self._held = self._held, []
         self._mark = None
+        self._tail = ""  # what comes next may pass unlooked at
         return released
 
     def cut(self, last: Frame, state: StreamState) -> tuple[bytes, int] | None:

@@ -9,6 +9,7 @@ from streamguard.core.prompt import Prompt
 from streamguard.core.wire import Delta, EndReason, Reply, Request
 from streamguard.errors import StreamGuardError
 from streamguard.protocols import fields
+from streamguard.protocols.anthropic_prompt import render
 from streamguard.protocols.slots import Slot, deltas_of, keep, objects
 from streamguard.protocols.streaming import JSONStream
 from streamguard.usage import Usage
@@ -153,8 +154,6 @@ class Anthropic:
 
     def prompt(self, request: Request) -> Prompt:
         """The prompt as the provider bills it."""
-        from streamguard.protocols.anthropic_prompt import render
-
         return render(request.body, request.model)
 
     def rewrite(self, request: Request, output_cap: int | None) -> Mapping[str, Any]:

@@ -11,8 +11,8 @@ from streamguard.core.prompt import Prompt
 from streamguard.core.wire import Delta, Reply, Request, StreamState
 from streamguard.errors import StreamGuardError
 from streamguard.protocols import fields
-from streamguard.protocols.completions_prompt import render_embeddings
 from streamguard.protocols.completions import prompts_in
+from streamguard.protocols.completions_prompt import render_embeddings
 from streamguard.protocols.openai_common import deployment_of, openai_error, read_usage
 from streamguard.protocols.plain import PassedOn
 

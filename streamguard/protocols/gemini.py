@@ -12,6 +12,7 @@ from streamguard.core.prompt import Prompt
 from streamguard.core.wire import Delta, EndReason, Frame, Reply, Request
 from streamguard.errors import ProtocolError, StreamGuardError
 from streamguard.protocols import fields
+from streamguard.protocols.gemini_prompt import render
 from streamguard.protocols.slots import Slot, deltas_of, keep, objects
 from streamguard.protocols.streaming import JSONStream
 from streamguard.usage import Usage
@@ -194,8 +195,6 @@ class Gemini:
 
     def prompt(self, request: Request) -> Prompt:
         """The prompt as the provider bills it."""
-        from streamguard.protocols.gemini_prompt import render
-
         return render(request.body, request.model)
 
     def rewrite(self, request: Request, output_cap: int | None) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from streamguard.core.prompt import Prompt
 from streamguard.core.wire import Channel, Delta, EndReason, Frame, Reply, Request
 from streamguard.errors import StreamGuardError
 from streamguard.protocols import fields
+from streamguard.protocols.chat_prompt import render
 from streamguard.protocols.openai_common import (
     DONE,
     deployment_of,
@@ -236,8 +237,6 @@ class OpenAIChat:
 
     def prompt(self, request: Request) -> Prompt:
         """The prompt as the provider bills it."""
-        from streamguard.protocols.chat_prompt import render
-
         return render(request.body, request.model)
 
     def rewrite(self, request: Request, output_cap: int | None) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ from streamguard.core.wire import Delta, EndReason, Reply, Request
 from streamguard.errors import ProtocolError, StreamGuardError
 from streamguard.protocols import fields
 from streamguard.protocols.openai_common import openai_error
+from streamguard.protocols.responses_prompt import render
 from streamguard.protocols.slots import Slot, deltas_of, keep, objects
 from streamguard.protocols.streaming import JSONStream
 from streamguard.usage import Usage
@@ -233,8 +234,6 @@ class OpenAIResponses:
 
     def prompt(self, request: Request) -> Prompt:
         """The prompt as the provider bills it."""
-        from streamguard.protocols.responses_prompt import render
-
         return render(request.body, request.model)
 
     def rewrite(self, request: Request, output_cap: int | None) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -28,7 +29,7 @@ class Splitter(Protocol):
         """The rest; ``salvage`` reads a document that was cut off."""
 
 
-class JSONStream:
+class JSONStream(ABC):
     """Splits bytes and reads documents. A format gives ``slots`` and ``observe``, and ``end``."""
 
     def __init__(self, splitter: Splitter | None = None) -> None:
@@ -47,13 +48,13 @@ class JSONStream:
         """Whether the stream's own terminal marker, or an error event, was seen."""
         return self._ended
 
+    @abstractmethod
     def slots(self, doc: dict[str, Any]) -> Iterable[Slot]:
         """Where output text stands in a document, in the order it was written."""
-        raise NotImplementedError
 
+    @abstractmethod
     def observe(self, doc: dict[str, Any], name: str) -> bool:
         """Remember what the ending needs of a document; True hides it from the client."""
-        raise NotImplementedError
 
     def reopen(self, doc: dict[str, Any]) -> bool:
         """Take back what a document that is cut short had finished, in it and in the state.
