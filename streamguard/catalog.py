@@ -71,6 +71,7 @@ class Catalog:
         }
         self._overrides: dict[str, tuple[int | None, Prices]] = checked
         self._info = lru_cache(_CACHED_MODELS)(self._build_info)
+        self._prices = lru_cache(_CACHED_MODELS)(self._build_prices)
 
     def model_info(self, model: str, provider: str | None = None) -> ModelInfo:
         """The model's figures as of today; every field is ``None`` for an unknown model.
@@ -87,12 +88,23 @@ class Catalog:
         Cached tokens are charged at their own price where there is one. ``None`` when a token
         count or a price is unknown.
         """
+        seconds = time.time() if at is None else at
+        prices = self._prices(model, provider, int(seconds // _DAY))
+        return (prices or self._prices_at(model, provider, seconds)).cost(usage)
+
+    def _build_prices(self, model: str, provider: str | None, day: int) -> Prices | None:
+        """The prices of a whole day; ``None`` where they change within it."""
+        priced = _find(model, provider).priced
+        if priced is not None and len(_prices_of_day(priced, day)) > 1:
+            return None
+        return self._prices_at(model, provider, day * _DAY)
+
+    def _prices_at(self, model: str, provider: str | None, seconds: float) -> Prices:
         _window, own = self._overrides.get(model.lower(), (None, Prices()))
         priced = _find(model, provider).priced
         if priced is None:
-            return own.cost(usage)
-        moment = datetime.fromtimestamp(time.time() if at is None else at, UTC)
-        return own.over(_listed(priced, moment)).cost(usage)
+            return own
+        return own.over(_listed(priced, datetime.fromtimestamp(seconds, UTC)))
 
     def _build_info(self, model: str, provider: str | None, day: int) -> ModelInfo:
         window, own = self._overrides.get(model.lower(), (None, Prices()))

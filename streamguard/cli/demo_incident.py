@@ -18,9 +18,9 @@ from streamguard.usage import Usage
 
 TURN_BUDGET = 32_000
 TURN_TOKENS = 6_000
-NIGHT_RETRIES = 200
+NIGHT_RETRIES = 300
 BARS = "▁▂▃▄▅▆▇█"
-CROSS_EVERY = 10
+CROSS_EVERY = 15
 
 
 async def incident(stage: Stage, watch: Watch) -> Figures:

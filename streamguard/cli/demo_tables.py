@@ -30,7 +30,7 @@ _LEDES = {
     "the reply at the exact token, in the protocol's own form, and closes the upstream.",
     "incident": "An agent keeps every answer in its conversation and tries every error again. The "
     "guard's rule: no prompt over 32,000 tokens. One bar a turn, as tall as the prompt; one x for "
-    "ten requests that were refused.",
+    "fifteen requests that were refused.",
     "window": "500 tokens a minute for one tenant: its last reply is cut to what is left, the next "
     "call is told when to come back, other tenants go on.",
     "fallback": "A quarter of a cent a day for gpt-4o. When it is spent, a cheaper model answers "

@@ -44,13 +44,15 @@ class Prices:
         taken, made = usage.input_tokens, usage.output_tokens
         if taken is None or made is None or self.input is None or (made and self.output is None):
             return None
-        cached = min(usage.cached_tokens or 0, taken) if self.cached else 0
-        thought = min(usage.reasoning_tokens or 0, made) if self.reasoning else 0
-        counts = (taken - cached, made - thought, cached, thought)
-        prices = (self.input, self.output, self.cached, self.reasoning)
-        total = self.request + sum(
-            count * price.at(taken) for count, price in zip(counts, prices, strict=True) if price
-        )
+        total = self.request + taken * self.input.at(taken)
+        if self.output is not None:
+            total += made * self.output.at(taken)
+        if self.cached is not None and usage.cached_tokens:
+            part = min(usage.cached_tokens, taken)
+            total += part * (self.cached.at(taken) - self.input.at(taken))
+        if self.reasoning is not None and self.output is not None and usage.reasoning_tokens:
+            part = min(usage.reasoning_tokens, made)
+            total += part * (self.reasoning.at(taken) - self.output.at(taken))
         return -(-total // ATTO_PER_NANO)
 
     def over(self, other: Prices) -> Prices:

@@ -193,3 +193,11 @@ def test_a_call_can_have_a_price_of_its_own():
     assert catalog._convert(price).cost(Usage(0, 0)) == 5_000_000
     tiered = TieredPrices(base=Decimal(1), tiers=[])
     assert catalog._convert(ModelPrice(input_mtok=tiered)) == Prices(input=Price(10**12))
+
+
+def test_reasoning_can_have_a_price_of_its_own():
+    price = ModelPrice(
+        input_mtok=Decimal(1), output_mtok=Decimal(8), output_reasoning_mtok=Decimal(3)
+    )
+    assert catalog._convert(price).cost(Usage(10, 100, 40)) == 10_000 + 60 * 8000 + 40 * 3000
+    assert catalog._convert(price).cost(Usage(10, 100, 400)) == 10_000 + 100 * 3000
