@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import anyio.to_thread
 
 from streamguard.asgi.body import ClientGone, encoded, header, read_body
 from streamguard.asgi.exchange import Exchange
@@ -15,6 +17,7 @@ from streamguard.core.strict_json import dumps, loads
 from streamguard.core.wire import StreamState, WireProtocol
 from streamguard.errors import ConfigurationError, ProtocolError, StreamGuardError
 from streamguard.guard.context import identity_source
+from streamguard.guard.counter import BIG
 from streamguard.guard.engine import Engine, new_request_id
 from streamguard.guard.numbers import refusal_headers, refusal_numbers
 from streamguard.guard.shape import looks_like_chat
@@ -24,7 +27,7 @@ from streamguard.protocols import normal_path, protocol_for_path, protocol_named
 Identify = Callable[[Scope], Identity | Awaitable[Identity]]
 Unlisted = Literal["detect", "pass", "deny"]
 
-MAX_BODY = 8 * 1024 * 1024
+MAX_BODY = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,11 @@ class StreamGuardMiddleware:
         try:
             body = await read_body(scope, receive, self.max_body)
             subject = await self.guard.subject(
-                loads(body), path=_path(scope), protocol=protocol, request_id=request_id
+                await _loaded(body),
+                path=_path(scope),
+                protocol=protocol,
+                request_id=request_id,
+                size=len(body),
             )
             call = await unless_gone(self.guard, subject, receive)
         except ClientGone:
@@ -167,6 +174,13 @@ class StreamGuardMiddleware:
 
 
 _UNLISTED = Route(None)
+
+
+async def _loaded(body: bytes) -> Mapping[str, Any]:
+    """The body as JSON; read in a thread when it is long."""
+    if len(body) <= BIG:
+        return loads(body)
+    return await anyio.to_thread.run_sync(loads, body)
 
 
 class _Once:

@@ -186,7 +186,7 @@ class Call:
             self._timer.cancel()
         self.extensible = False
         usage = self._usage(spent)
-        self._engine.learn_output(self.assessment, spent.outcome, usage)
+        self._engine.learn(self.assessment, spent, usage)
         if self._tally is not None:
             self._tally.received(usage.output_tokens or 0)
         try:

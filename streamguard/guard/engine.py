@@ -14,6 +14,7 @@ from streamguard.catalog import Catalog
 from streamguard.core.accounts import Grant, Refusal
 from streamguard.core.admission import Ask, Rates, Terms
 from streamguard.core.admission import terms as terms_of
+from streamguard.core.billing import Spent
 from streamguard.core.learning import OutputLearner
 from streamguard.core.wire import Request, WireProtocol
 from streamguard.errors import (
@@ -139,8 +140,9 @@ class Engine:
         identity: Identity | None = None,
         protocol: WireProtocol | None = None,
         request_id: str | None = None,
+        size: int = 0,
     ) -> Subject:
-        """Parse a request body.
+        """Parse a request body; ``size`` is its bytes, where it was bytes.
 
         Raises:
             ProtocolError: the path or the body is of no known form.
@@ -155,6 +157,7 @@ class Engine:
             request=wire.parse(body, path),
             identity=identity or await current_identity(),
             endpoint=normal_path(path),
+            size=size,
         )
 
     async def begin(self, subject: Subject) -> Call:
@@ -204,9 +207,13 @@ class Engine:
         """Remember that the provider refused the request with this body as oversized."""
         self._refusals.remember(body, error, ())
 
-    def learn_output(self, assessment: Assessment, outcome: str, usage: Usage) -> None:
-        """Note how long an output was; one that was broken off says nothing."""
-        if outcome in ("completed", "cut") and usage.output_tokens is not None:
+    def learn(self, assessment: Assessment, spent: Spent, usage: Usage) -> None:
+        """Note what the provider says of the prompt, and how long the output was: one that was
+        broken off says nothing.
+        """
+        if spent.reported.input_tokens is not None:
+            self.counter.calibrator.observe(assessment.count, spent.reported.input_tokens)
+        if spent.outcome in ("completed", "cut") and usage.output_tokens is not None:
             self._learner.learn(_kind(assessment.subject), usage.output_tokens)
 
     def _adapted(self, assessment: Assessment) -> Assessment:
@@ -241,8 +248,7 @@ class Engine:
         try:
             if not self.settings.observe:
                 self._refusals.check(request.body, limits)
-            prompt = subject.protocol.prompt(request)
-            count = await self.counter.count(prompt, request.model)
+            prompt, count = await self.counter.count(subject)
             conversation, grew = self._refusals.grew(prompt, count, subject.identity)
             rates = self._rates(request)
             ask = ask_for(request, count, self.settings)

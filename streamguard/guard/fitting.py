@@ -36,8 +36,7 @@ async def fit_to(
     if room is None or before <= room:
         return subject, ask, None
     shorter = await _shortened(settings.fit, subject, room)
-    prompt = shorter.protocol.prompt(shorter.request)
-    count = await counter.count(prompt, shorter.request.model)
+    _, count = await counter.count(shorter)
     trimmed = Trimmed(before, count.input_tokens, room)
     return shorter, ask_for(shorter.request, count, settings), trimmed
 

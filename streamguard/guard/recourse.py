@@ -120,8 +120,8 @@ class Recourse:
         return [each.model for each in found]
 
     async def _tokens(self, subject: Subject, model: str) -> int:
-        count = await self._counter.count(subject.protocol.prompt(subject.request), model)
-        return count.input_tokens
+        asked = replace(subject, request=replace(subject.request, model=model))
+        return (await self._counter.count(asked)).result.input_tokens
 
     def _candidate(self, model: str) -> Candidate:
         info = self._catalog.model_info(model)

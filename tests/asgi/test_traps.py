@@ -383,7 +383,7 @@ async def test_a_model_request_on_an_unlisted_path_is_detected(guard, sink):
         b'{"messages": [1], "model": 3}',
         b'{"messages": [{"text": "x"}], "model": "m"}',
         b'"messages" {',
-        b"x" * 9_000_000,
+        b"x" * 5_000_000,
     ],
 )
 async def test_other_posts_pass_with_their_body(guard, sink, body):
