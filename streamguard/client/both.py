@@ -14,15 +14,13 @@ from streamguard.errors import StreamGuardError
 def raise_both(client: Any, guard_http: Callable[[Any], Any]) -> None:
     """Make an SDK client, and the copies made of it, raise errors of both kinds.
 
-    An SDK without these hooks keeps raising its own errors. ``guard_http`` guards the HTTP
+    An SDK without that hook keeps raising its own errors. ``guard_http`` guards the HTTP
     client that a copy may be given.
     """
     made = getattr(client, "_make_status_error", None)
-    copied = getattr(client, "copy", None)
     if made is not None:
         client._make_status_error = partial(_status_error, made)
-    if copied is not None:
-        client.copy = client.with_options = partial(_copy, copied, guard_http)
+    client.copy = client.with_options = partial(_copy, client.copy, guard_http)
 
 
 def both(error: Exception, ours: StreamGuardError) -> Exception:

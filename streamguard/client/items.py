@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Protocol, get_args
 
 from streamguard.core import sse
-from streamguard.core.wire import Delta, Frame, Request, StreamState
+from streamguard.core.wire import Request, StreamState
 from streamguard.errors import ConfigurationError
 from streamguard.protocols import protocol_named
 from streamguard.protocols.fields import read_json, write_json
-from streamguard.usage import Usage
+from streamguard.protocols.plain import PlainText
 
-_UTF8 = ("utf-8", "surrogatepass")
 _LENIENT = ("openai", "anthropic")
 """SDKs whose models have a ``construct`` that goes deep and checks nothing."""
 _UNIONS = {
@@ -61,6 +60,8 @@ def _format_of(item: Any) -> str | None:
         return None
     if isinstance(_field(item, "choices"), list):
         return "openai_chat"
+    if isinstance(_field(item, "candidates"), list):
+        return "gemini"
     kind = _field(item, "type")
     if not isinstance(kind, str):
         return None
@@ -77,17 +78,15 @@ class _Chunks:
     """SDK chunks (pydantic) or decoded JSON, as server-sent events."""
 
     def __init__(self, name: str, request: Request) -> None:
-        try:
-            self.state = protocol_named(name).stream(request)
-        except KeyError as error:
-            raise ConfigurationError(f"guard.stream cannot meter {name} chunks yet") from error
+        self.state = protocol_named(name).stream(request)
 
     def write(self, item: Any) -> bytes:
         kind = _field(item, "type")
         name = f"event: {kind}\n".encode() if isinstance(kind, str) else b""
         if isinstance(item, Mapping):
             return name + sse.encode(write_json(item))
-        return name + sse.encode(item.model_dump_json(warnings=False).encode(*_UTF8))
+        dumped = item.model_dump(mode="json", by_alias=True, exclude_none=True, warnings=False)
+        return name + sse.encode(write_json(dumped))
 
     def read(self, data: bytes, like: Any) -> list[Any]:
         documents = [read_json(line[5:]) for line in data.split(b"\n") if line[:5] == b"data:"]
@@ -119,27 +118,10 @@ class _Text:
     """Plain text: each item is a frame of its own."""
 
     def __init__(self) -> None:
-        self.state: StreamState = _TextState()
+        self.state: StreamState = PlainText()
 
     def write(self, item: str) -> bytes:
-        return item.encode(*_UTF8)
+        return item.encode("utf-8", "replace")
 
     def read(self, data: bytes, like: Any) -> list[str]:  # noqa: ARG002
-        return [data.decode(*_UTF8)] if data else []
-
-
-class _TextState:
-    reported = Usage()
-    ended = False
-
-    def feed(self, data: bytes) -> Iterable[Frame]:
-        return [Frame(data, [Delta((0, "content"), data.decode(*_UTF8))])]
-
-    def finish(self) -> Iterable[Frame]:
-        return ()
-
-    def shorten(self, frame: Frame, kept: Sequence[Delta]) -> bytes:  # noqa: ARG002
-        return "".join(delta.text for delta in kept).encode(*_UTF8)
-
-    def end(self, *_: Any) -> bytes:
-        return b""  # text has no marker in its band
+        return [data.decode()] if data else []

@@ -240,11 +240,33 @@ def test_a_google_client_over_another_transport_is_refused(url):
 
 async def collected_events(url, make):
     client = make(url)
+    if isinstance(client, genai.Client):
+        client = Books().guard.wrap(client)  # over httpx, where its default may be aiohttp
+        stream = await client.aio.models.generate_content_stream(**GEMINI)
+        events = [chunk async for chunk in stream]
+        await close(client)
+        return events
     async with client:
         if isinstance(client, anthropic.AsyncAnthropic):
             return [event async for event in await client.messages.create(**CLAUDE, stream=True)]
         stream = await client.responses.create(model="gpt-4o", input="hi", stream=True)
         return [event async for event in stream]
+
+
+async def test_googles_chunks_are_cut_with_googles_chunks(url, providers):
+    chunks = await collected_events(url, genai_of)
+    book = Books(Limit(output_tokens=BUDGET))
+
+    async def source():
+        for chunk in chunks:
+            yield chunk
+
+    stream = book.guard.stream(source(), model="gpt-4o", messages=HELLO)
+    got = [chunk async for chunk in stream]
+    assert stream.cut
+    assert {type(chunk) for chunk in got} == {type(chunks[0])}
+    assert count("".join(chunk.text or "" for chunk in got)) == BUDGET
+    assert got[-1].candidates[0].finish_reason.value == "MAX_TOKENS"
 
 
 @pytest.mark.parametrize("name", ["responses", "anthropic"])

@@ -14,7 +14,7 @@ from support.texts import CJK, CODE, EMOJI, ENGLISH, SAMPLES
 from support.upstream import Plan, count
 
 import streamguard
-from streamguard import ConfigurationError, Guard, Limit
+from streamguard import ConfigurationError, Limit
 
 pytestmark = pytest.mark.anyio
 
@@ -304,14 +304,28 @@ async def test_what_the_provider_refused_as_oversized_is_remembered(upstream):
     assert book.outcomes == ["error_response"]
 
 
+async def test_chunks_with_lone_surrogates_pass(upstream):
+    chunk = (await chunks_of(upstream))[1]
+    chunk.choices[0].delta.content = "a\ud83d"
+    book = Books()
+    assert [item async for item in guarded(book, Source([chunk]))] == [chunk]
+    assert book.charged[0][1] >= 2
+
+
 async def test_lone_surrogates_pass():
     book = Books()
     assert [item async for item in guarded(book, Source(["\ud83d", "x"]))] == ["\ud83d", "x"]
 
 
-async def test_long_streams_hold_more_as_they_go():
-    guard = Guard(limits=[Limit(tokens=50_000, per="hour")], sinks=[])
-    text = ENGLISH * 20
-    stream = guard.stream(Source(sliced(text, 40)), model="gpt-4o", messages=HELLO, max_tokens=9000)
-    assert "".join([item async for item in stream]) == text
+async def test_a_stream_longer_than_usual_holds_more_as_it_goes():
+    book = Books()
+    for _ in range(25):
+        _ = [item async for item in guarded(book, Source(["short"]))]
+    text = ENGLISH * 9
+    stream = guarded(book, Source(sliced(text, 40)))
+    await anext(stream)
+    held = (await book.balance()).held
+    assert "".join([item async for item in stream]) == text[40:]
+    assert held < count(text)
     assert not stream.cut
+    assert (await book.balance()).held == 0

@@ -20,6 +20,7 @@ from support.texts import ENGLISH
 import streamguard
 from streamguard import ConfigurationError, Guard, Limit
 from streamguard.client import flow
+from streamguard.guard.shape import looks_like_chat
 
 pytestmark = pytest.mark.anyio
 
@@ -327,6 +328,72 @@ class _Slotted(Exception):  # noqa: N818
     """An error whose class cannot be changed."""
 
     __slots__ = ("extra",)
+
+
+async def test_an_sdk_of_another_make_is_guarded_without_our_errors(url):
+    class Other:
+        def __init__(self, http_client):
+            self._client = http_client
+
+        def copy(self, *, http_client):
+            return Other(http_client)
+
+    book = Books(Limit(input_tokens=1))
+    client = book.guard.wrap(Other(httpx2.AsyncClient(base_url=url)))
+    answer = await client._client.post("/v1/chat/completions", json=CHAT)
+    assert answer.status_code == 413
+    await client._client.aclose()
+
+
+class Hanging(httpx2.AsyncByteStream):
+    closed = False
+
+    async def __aiter__(self):
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async def aclose(self):
+        self.closed = True
+
+
+async def test_cancelling_while_a_whole_reply_is_read_closes_it():
+    stream, book = Hanging(), Books()
+    json_type = {"content-type": "application/json"}
+    answer = httpx2.Response(200, headers=json_type, stream=stream)
+    http = httpx2.AsyncClient(transport=httpx2.MockTransport(lambda _request: answer))
+    async with book.guard.wrap(http) as client:
+        task = asyncio.ensure_future(client.post("http://x/v1/chat/completions", json=CHAT))
+        while "started" not in book.events:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert stream.closed
+    assert book.outcomes == ["cancelled"]
+
+
+def test_a_stream_dropped_after_its_loop_is_left_to_expire(collected):
+    book = Books()
+    kept = []
+
+    async def go():
+        headers = {"content-type": "text/event-stream"}
+        answer = httpx2.Response(200, headers=headers, stream=Hanging())
+        transport = httpx2.MockTransport(lambda _request: answer)
+        client = book.guard.wrap(httpx2.AsyncClient(transport=transport))
+        request = client.build_request("POST", "http://x/v1/chat/completions", json=CHAT)
+        kept.append(await client.send(request, stream=True))
+
+    asyncio.run(go())
+    kept.clear()
+    collected()
+    assert book.events == ["preflight", "started"]
+
+
+def test_a_body_with_messages_that_is_no_json_is_no_chat():
+    assert not looks_like_chat(b'{"messages": [')
+    assert not looks_like_chat(b'{"messages": "\\u0041"}')
 
 
 async def test_the_middlewares_errors_are_not_taken_for_ours(url, endpoints):

@@ -319,6 +319,17 @@ async def test_cutting_keeps_the_connection_pool_usable(deaf):
     wait_until(lambda: all(call.over.is_set() for call in deaf.calls), "still open")
 
 
+async def test_a_stream_longer_than_usual_holds_more_as_it_goes(deaf):
+    book = Books()
+    async with client_of(deaf, book) as client:
+        deaf.default = Plan(text="short")
+        for _ in range(25):
+            await drained(await streamed(client))
+        deaf.default = Plan(text=ENGLISH * 9, chunk=16)
+        assert await drained(await streamed(client)) == (ENGLISH * 9, "stop")
+    assert (await book.balance()).held == 0
+
+
 async def test_concurrent_streams_never_overshoot_a_window(deaf):
     book = Books(Limit(output_tokens=100, per="hour", name="tight"))
     deaf.default = Plan(chunk="token", delay=0.001)

@@ -107,12 +107,15 @@ def test_closing_early_and_dropping_settle(upstream):
     assert all(call.wait_over().closed_at is not None for call in upstream.calls)
 
 
-def test_long_streams_hold_more_as_they_go(deaf):
-    book = Books(reserve_output=4096)
-    deaf.default = Plan(text=ENGLISH * 3, chunk=16)
+def test_a_stream_longer_than_usual_holds_more_as_it_goes(deaf):
+    book = Books()
     with client_of(deaf, book) as client:
+        deaf.default = Plan(text="short")
+        for _ in range(25):
+            drained(client.chat.completions.create(**CHAT, stream=True))
+        deaf.default = Plan(text=ENGLISH * 9, chunk=16)
         got, finish = drained(client.chat.completions.create(**CHAT, stream=True))
-    assert (got, finish) == (ENGLISH * 3, "stop")
+    assert (got, finish) == (ENGLISH * 9, "stop")
     assert asyncio.run(book.balance()).held == 0
 
 
