@@ -23,8 +23,8 @@ spelled with characters whose class is certain.
 *Scan*: the pattern itself, over classified characters. A match is the same for every ``X`` when
 the matcher looked at nothing beyond ``text``. Beyond the end of its match it looks at most at a
 run of white space, in o200k also of upper-case letters (it gives back what it took too many),
-and at three characters after (a contraction). So matches that end before a last such run are
-final.
+and at three characters after (a contraction). So matches that end before or where a last such
+run starts are final: to look into the run the matcher must have been in it.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Grammar:
         last = 0
         for match in self.scan.finditer(classes):
             end = match.end()
-            if end >= stop:
+            if end > stop:
                 break
             if classes[end - 1] not in _BLANKS:
                 last = end

@@ -79,7 +79,7 @@ _MIN_RUN = 1024
 _ASCII_REACH = 127
 _REACH = 260
 _LONGEST = 128
-_TRIES = 3
+_FARTHEST = 2048
 
 
 @runtime_checkable
@@ -176,15 +176,13 @@ def _edges(tokenizer: SpellingTokenizer, text: str, reach: int) -> Iterator[_Edg
     ids = tokenizer.encode(text)
     distance = reach + _LONGEST
     tail = b""
-    tries = 0
     for index in range(len(ids) - 1, 0, -1):
+        if len(tail) > _FARTHEST:
+            return
         tail = tokenizer.token_bytes(ids[index]) + tail
         if len(tail) >= distance and tail[0] not in _INSIDE:
             yield _Edge(len(text) - len(tail.decode()), index, ids[index])
-            tries += 1
             distance = 2 * len(tail)
-            if tries == _TRIES:
-                return
 
 
 def _is_settled(
@@ -194,11 +192,10 @@ def _is_settled(
     if not rest.isascii() and rules.straddlers.search(rest.encode()):
         return False
     skip = tokenizer.count(lead)
-    size = 0
-    for end in range(len(rest), 0, -1):
+    size, end = 0, len(rest)
+    while size <= reach:
         if tokenizer.encode(lead + rest[:end])[skip] != token:
             return False
-        size += len(rest[end - 1].encode())
-        if size > reach:
-            return True
-    return False
+        end -= 1
+        size += len(rest[end].encode())
+    return True

@@ -43,18 +43,17 @@ def segments(tokenizer: Tokenizer, text: str, size: int) -> Iterator[Segment]:
     good for texts of a few times ``size``.
     """
     grammar = grammar_for(tokenizer.name)
-    rest, lead = text, ""
-    reach = size
-    while grammar is not None and len(rest) > reach:
-        window = rest[:reach]
-        position = grammar.settled(window) or grammar.scanned(window)
-        following = ""
+    start, lead, reach = 0, "", size
+    while grammar is not None and start + reach < len(text):
+        window = lead + text[start : start + reach]
+        position, following = grammar.settled(window) or grammar.scanned(window), ""
         if not position:
             fold = fold_run(tokenizer, window)
             position, following = (fold.position, fold.lead) if fold else (0, "")
-        if not position:
+        if position:
+            yield Segment(window[:position], lead)
+            start += position - len(lead)
+            lead, reach = following, size
+        else:
             reach *= 2
-            continue
-        yield Segment(rest[:position], lead)
-        rest, lead, reach = following + rest[position:], following, size
-    yield Segment(rest, lead)
+    yield Segment(lead + text[start:], lead)

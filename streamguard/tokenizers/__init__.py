@@ -1,5 +1,6 @@
 """Tokenizers behind one small Protocol, offline."""
 
+from streamguard.tokenizers.counting import BIG, count_async
 from streamguard.tokenizers.models import ModelEncoding, encoding_for_model
 from streamguard.tokenizers.registry import (
     ModelTokenizer,
@@ -10,8 +11,10 @@ from streamguard.tokenizers.registry import (
 )
 
 __all__ = [
+    "BIG",
     "ModelEncoding",
     "ModelTokenizer",
+    "count_async",
     "encoding_for_model",
     "get_tokenizer",
     "is_loaded",

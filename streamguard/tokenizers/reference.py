@@ -19,6 +19,20 @@ _LONG = 32_768
 _TOO_LONG = 400_000
 
 
+class _Direct:
+    """tiktoken as it is: for texts that are not too long."""
+
+    def __init__(self, spec: EncodingSpec, engine: tiktoken.Encoding) -> None:
+        self.name = spec.name
+        self.max_token_bytes = spec.max_token_bytes
+        self.encode = engine.encode_ordinary
+        self.token_bytes = engine.decode_single_token_bytes
+
+    def count(self, text: str) -> int:
+        """Tokens of the whole text."""
+        return len(self.encode(text))
+
+
 class ReferenceTokenizer:
     """A ``Tokenizer`` over tiktoken.
 
@@ -27,12 +41,13 @@ class ReferenceTokenizer:
     bytes, an upper bound, and is encoded in parts.
     """
 
-    __slots__ = ("_engine", "max_token_bytes", "name")
+    __slots__ = ("_direct", "max_token_bytes", "name", "token_bytes")
 
     def __init__(self, spec: EncodingSpec, engine: tiktoken.Encoding) -> None:
         self.name = spec.name
         self.max_token_bytes = spec.max_token_bytes
-        self._engine = engine
+        self._direct = _Direct(spec, engine)
+        self.token_bytes = self._direct.token_bytes
 
     def __repr__(self) -> str:
         return f"<tokenizer {self.name} by tiktoken>"
@@ -40,32 +55,28 @@ class ReferenceTokenizer:
     def count(self, text: str) -> int:
         """Tokens of the whole text."""
         if len(text) <= _LONG:
-            return len(self._engine.encode_ordinary(text))
+            return self._direct.count(text)
         return sum(self._count_segment(segment) for segment in self._segments(text))
 
     def encode(self, text: str) -> list[int]:
         """The token ids, equal to tiktoken's ``encode_ordinary``."""
         if len(text) <= _LONG:
-            return self._engine.encode_ordinary(text)
+            return self._direct.encode(text)
         return [token for part in self._segments(text) for token in self._encode_segment(part)]
 
-    def token_bytes(self, token: int) -> bytes:
-        """The bytes of one token."""
-        return self._engine.decode_single_token_bytes(token)
-
     def _segments(self, text: str) -> Iterator[Segment]:
-        return segments(self, without_surrogates(text), _LONG)
+        return segments(self._direct, without_surrogates(text), _LONG)
 
     def _count_segment(self, segment: Segment) -> int:
         if len(segment.text) > _TOO_LONG:
             return utf8_bytes(segment.text)
-        return len(self._encode_segment(segment))
+        return self._direct.count(segment.text) - self._direct.count(segment.lead)
 
     def _encode_segment(self, segment: Segment) -> list[int]:
-        encode, text = self._engine.encode_ordinary, segment.text
+        text, encode = segment.text, self._direct.encode
         parts = (encode(text[at : at + _TOO_LONG]) for at in range(0, len(text), _TOO_LONG))
         ids = [token for part in parts for token in part]
-        return ids[len(encode(segment.lead)) :]
+        return ids[self._direct.count(segment.lead) :]
 
 
 def without_surrogates(text: str) -> str:
