@@ -9,7 +9,7 @@ itself loses nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from streamguard.core.wire import Channel, Delta, Frame, StreamState
 
@@ -23,13 +23,18 @@ _TAIL = 8
 
 
 class Holdback:
-    """Frames that wait for the next place at which the stream may end.
+    """Frames that wait for the next place at which the stream may end: after a sentence, around
+    a tool call, and before a run of text that is new (what came before it is complete).
 
-    ``count`` gives the tokens delivered with these deltas on top, ``None`` when over the limit.
+    ``count`` gives the tokens delivered with these deltas on top, ``None`` when over the limit;
+    ``known`` are the runs of text so far.
     """
 
-    def __init__(self, count: Callable[[Sequence[Delta]], int | None]) -> None:
+    def __init__(
+        self, count: Callable[[Sequence[Delta]], int | None], known: Collection[Channel]
+    ) -> None:
         self._count = count
+        self._known = known
         self._held: list[Frame] = []
         self._mark: tuple[int, list[Delta], int] | None = None
         self._last: Channel | None = None
@@ -49,7 +54,9 @@ class Holdback:
         place: list[Delta] | None = None
         for position, delta in enumerate(deltas):
             if delta.channel != self._last:
-                if (self._last is not None and _is_tool(self._last)) or _is_tool(delta.channel):
+                after_tool = self._last is not None and _is_tool(self._last)
+                is_next = bool(self._known) and delta.channel not in self._known
+                if after_tool or _is_tool(delta.channel) or is_next:
                     place = list(deltas[:position])
                 self._last, self._tail = delta.channel, ""
             if not _is_tool(delta.channel) and (size := self._sentence_end(delta.text)) >= 0:

@@ -54,7 +54,7 @@ class StreamMeter:
         self._meters: dict[Channel, TextMeter] = {}
         self._delivered: int | None = None
         self._soft = soft or 0
-        self._holdback = None if soft is None else Holdback(self._count_with)
+        self._holdback = None if soft is None else Holdback(self._count_with, self._meters)
         self.cut = False
         self.first_output = False
 

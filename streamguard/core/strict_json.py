@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -57,8 +56,6 @@ def dumps(value: Any) -> bytes:
     """
     try:
         return msgspec.json.encode(value)
-    except OverflowError:  # an integer over 64 bits, which JSON allows
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     except RecursionError:
         raise ProtocolError("the value is nested too deeply to be written as JSON") from None
 
@@ -104,20 +101,22 @@ def _depth_message(max_depth: int) -> str:
 
 
 def _duplicate_message(data: bytes) -> str:
-    tree = json.loads(data, object_pairs_hook=_Pairs)
-    where = next(_duplicates(tree, "$"), "$")
+    where = _duplicate(json.loads(data, object_pairs_hook=_Pairs), "$")
     return f"the body has a duplicate key at {where}; send each key once"
 
 
-def _duplicates(node: Any, path: str) -> Iterator[str]:
+def _duplicate(node: Any, path: str) -> str | None:
+    """The path of the first key that is there twice."""
+    seen: set[str] = set()
+    children: list[tuple[str, Any]] = []
     if isinstance(node, _Pairs):
-        seen: set[str] = set()
         for key, child in node:
             place = f"{path}.{key if _PLAIN_KEY.fullmatch(key) else '…'}"
             if key in seen:
-                yield place
+                return place
             seen.add(key)
-            yield from _duplicates(child, place)
+            children.append((place, child))
     elif isinstance(node, list):
-        for position, child in enumerate(node):
-            yield from _duplicates(child, f"{path}[{position}]")
+        children = [(f"{path}[{position}]", child) for position, child in enumerate(node)]
+    found = (_duplicate(child, place) for place, child in children)
+    return next(filter(None, found), None)

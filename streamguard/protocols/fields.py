@@ -145,7 +145,7 @@ def write_json(value: Any) -> bytes:
     """JSON as the bytes of a stream; lone surrogates, which UTF-8 has not, as escapes."""
     try:
         return msgspec.json.encode(value)
-    except (UnicodeEncodeError, OverflowError):
+    except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":")).encode()
 
 

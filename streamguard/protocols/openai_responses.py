@@ -119,18 +119,21 @@ class ResponsesStream(JSONStream):
     def reopen(self, doc: dict[str, Any]) -> bool:
         """Correct what the ending repeats; drop deltas without text and items without a name."""
         kind, index = str(doc.get("type")), fields.count(doc, "output_index") or 0
-        left = True
-        if kind.endswith(".delta") and isinstance(doc.get("delta"), str):
+        if kind.endswith(".delta"):
             pieces = self._open.get(index, {}).get(_key(doc), [])
-            del pieces[-1:]
-            pieces += [doc["delta"]] * (left := bool(doc["delta"]))
-        elif kind == "response.output_item.added" and fields.child(doc, "item").get("name") == "":
-            self._open.pop(index, None)
-            self._items.pop(index, None)
-            left = False
-        if not left:
+            pieces[-1:] = [doc["delta"]] if doc["delta"] else []
+            dropped = not doc["delta"]
+        else:
+            item = fields.child(doc, "item")
+            dropped = item.get("name") == ""
+            if dropped:
+                self._items.pop(index, None)
+                self._open.pop(index, None)
+            elif item:
+                self._items[index] = item
+        if dropped:
             self._sequence = (fields.count(doc, "sequence_number") or 0) - 1
-        return left
+        return not dropped
 
     def write(self, doc: Any, name: str = "") -> bytes:
         """Events carry their type twice."""

@@ -56,12 +56,12 @@ class JSONStream(ABC):
     def observe(self, doc: dict[str, Any], name: str) -> bool:
         """Remember what the ending needs of a document; True hides it from the client."""
 
+    @abstractmethod
     def reopen(self, doc: dict[str, Any]) -> bool:
         """Take back what a document that is cut short had finished, in it and in the state.
 
         False: it says nothing any more, drop it.
         """
-        return True
 
     def write(self, doc: Any, name: str = "") -> bytes:
         """A document as the stream carries it."""

@@ -183,7 +183,23 @@ def test_anthropic_a_tool_whose_name_does_not_fit_is_not_begun():
     ]
 
 
+def test_anthropic_text_that_a_block_begins_with_is_cut_too():
+    whole = meter("anthropic", 1)
+    start = {"type": "text", "text": "one two"}
+    (shown,) = sse_data(whole.feed(typed(type="content_block_start", index=0, content_block=start)))
+    assert shown["content_block"]["text"] == "one"
+
+
 # --- Responses
+
+
+def test_responses_text_that_an_item_begins_with_is_cut_too():
+    whole = meter("openai_responses", 1)
+    item = {"id": "m", "type": "message", "content": [{"type": "output_text", "text": "one two"}]}
+    (shown,) = sse_data(
+        whole.feed(typed(type="response.output_item.added", output_index=0, item=item))
+    )
+    assert shown["item"]["content"][0]["text"] == "one"
 
 
 def test_responses_texts_of_every_kind():
@@ -257,6 +273,15 @@ def test_responses_shortened_text_is_what_the_ending_repeats():
     got = cut_at_once.feed(responses_stream(["one two", " three"])) + cut_at_once.end()
     assert [e["delta"] for e in sse_data(got) if e["type"].endswith("text.delta")] == ["one two"]
     assert [e["sequence_number"] for e in sse_data(got)] == list(range(len(sse_data(got))))
+
+
+def test_responses_events_without_text_are_written_as_they_are():
+    state = stream_named("openai_responses")()
+    event = typed(
+        type="response.content_part.added", output_index=0, part={"type": "output_text", "text": ""}
+    )
+    (frame,) = state.feed(event)
+    assert sse_data(state.shorten(frame, [])) == sse_data(event)
 
 
 def test_responses_failures_end_a_stream():

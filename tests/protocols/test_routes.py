@@ -61,6 +61,7 @@ def test_unknown_is_none(path):
 def test_one_spelling():
     assert normal_path("//A/b/../%63/?q#f") == "/a/c"
     assert normal_path("") == "/"
+    assert normal_path("/%25252525252541") == "/%252541"  # so deep an escape is no server's path
 
 
 def test_names():

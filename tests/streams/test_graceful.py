@@ -128,6 +128,19 @@ def call_chunks(index, name, arguments, seed=1):
         yield chat_chunk({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
 
 
+def test_what_came_before_a_new_run_of_text_is_complete():
+    whole = meter("openai_chat", 9, 9)
+    chunks = [
+        chat_chunk({"reasoning_content": "one two three"}),
+        chat_chunk({"content": "four five"}),
+        chat_chunk({"content": " six seven eight nine ten"}),
+    ]
+    got = run(whole, chunks)
+    assert chat_text(got, key="reasoning_content") == "one two three"
+    assert chat_text(got) == ""
+    assert (whole.counted, whole.observed) == (3, 10)
+
+
 ARGUMENTS = '{"city": "Paris", "days": 5, "units": "metric", "note": "Bring a coat. Or two."}'
 
 

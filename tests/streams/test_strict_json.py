@@ -16,6 +16,7 @@ REFUSED = {
     "duplicate": (b'{"a": 1, "a": 2}', r"duplicate key at \$\.a"),
     "duplicate by escape": (b'{"a": 1, "\\u0061": 2}', r"duplicate key at \$\.a"),
     "duplicate inside": (b'{"a": [{}, {"b": {"k": 1, "k": 1}}]}', r"\$\.a\[1\]\.b\.k"),
+    "duplicate after others": (b'{"a": [{"b": 1}, [2], null], "b": {"c": 1, "c": 2}}', r"\$\.b\.c"),
     "odd duplicate key": (b'{"do-not-show": 1, "do-not-show": 2}', r"duplicate key at \$\.…"),
     "NaN": (b'{"a": NaN}', "not valid JSON at byte 6"),
     "Infinity": (b'{"a": -Infinity}', "not valid JSON at byte 7"),
