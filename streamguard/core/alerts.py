@@ -14,6 +14,7 @@ from streamguard.usage import UsageEvent
 
 Severity = Literal["warning", "critical"]
 DAY = 86_400
+_MAX_NAME = 128
 Value = TypeVar("Value")
 
 
@@ -116,7 +117,12 @@ def scope_of(event: UsageEvent, *names: str) -> dict[str, str]:
         "endpoint": event.endpoint,
         "conversation": event.conversation,
     }
-    return {name: value for name in names if (value := known[name]) is not None}
+    return {name: _short(value) for name in names if (value := known[name]) is not None}
+
+
+def _short(value: str) -> str:
+    """Clients choose some of these names: memory and messages hold so much of one."""
+    return value if len(value) <= _MAX_NAME else f"{value[: _MAX_NAME - 1]}…"
 
 
 def key_of(scope: Mapping[str, str]) -> str:

@@ -12,8 +12,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, Row, Select, and_, case, desc, func, select
 
+from streamguard.core.alerts import DAY
+from streamguard.identity import Identity
 from streamguard.limits import NANO
 from streamguard.sinks.ledger_table import DIMENSIONS, USAGE
+from streamguard.usage import Usage, UsageEvent
 
 Answer = dict[str, Any]
 
@@ -117,6 +120,22 @@ class Ledger:
         )
         return [_drift(row) for row in self._rows(query)]
 
+    def history(self, since: float) -> list[UsageEvent]:
+        """One settled call a UTC day, tenant and feature that holds the sums, oldest first.
+
+        What alert rules need to go on after a restart; ``since`` is in Unix seconds, and its
+        whole day counts.
+        """
+        day = (_C.at // (DAY * MICRO)).label("day")
+        sums = (func.sum(_C.charged_input), func.sum(_C.charged_output), func.sum(_C.cost_nano_usd))
+        query = (
+            select(day, _C.tenant, _C.feature, *sums)
+            .where(Period(since // DAY * DAY).condition(), _SETTLED)
+            .group_by(day, _C.tenant, _C.feature)
+            .order_by(day)
+        )
+        return [_day(row) for row in self._rows(query)]
+
     def _conversation(self, conversation: str, calls: int, period: Period) -> Answer:
         query = (
             select(_C.at, _C.counted_input, _C.tenant, _C.user_id, _C.feature, _C.model)
@@ -143,6 +162,18 @@ class Ledger:
 
 
 _SHOWN = 50  # calls of a conversation
+
+
+def _day(row: Row[Any]) -> UsageEvent:
+    taken, made, cost = (_whole(one) for one in row[-3:])
+    return UsageEvent(
+        "settled",
+        f"day-{row.day}",
+        float(row.day * DAY),
+        Identity(row.tenant, None, row.feature),
+        charged=Usage(taken, made),
+        cost_nano_usd=cost,
+    )
 
 
 def _figures() -> Sequence[ColumnElement[Any]]:
