@@ -8,7 +8,7 @@ import re
 
 import click
 import pytest
-from support.repo import ROOT, blocks, modules, pages
+from support.repo import ROOT, blocks, modules, pages, tracked
 
 import streamguard
 from streamguard import cli
@@ -70,6 +70,12 @@ def test_every_header_is_in_the_reference():
     sent = set(re.findall(r'"(x-streamguard-[a-z-]+[a-z])"', code))
     assert len(sent) > 5
     assert {name for name in sent if f"`{name}`" not in told} == set()
+
+
+def test_every_benchmark_is_in_the_reference():
+    told = (ROOT / "docs" / "reference" / "benchmarks.md").read_text()
+    scripts = {path.name for path in tracked() if path.parent == ROOT / "benchmarks"}
+    assert {name for name in scripts if f"| `{name}` |" not in told} == set()
 
 
 def test_json_in_the_docs_is_json():
