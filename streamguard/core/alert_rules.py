@@ -6,13 +6,15 @@ from collections import deque
 from collections.abc import Iterator
 from decimal import Decimal
 
-from streamguard.core.alerts import DAY, Alert, Recent, key_of, scope_of, spent, whose
+from streamguard.core.alerts import DAY, Alert, Recent, key_of, scope_of, spent, values_of, whose
 from streamguard.errors import ConfigurationError
 from streamguard.limits import to_nano
 from streamguard.usage import UsageEvent
 
 _BUDGET_CODES = {"budget_exceeded", "request_budget_exceeded", "context_length_exceeded"}
 _WEEK = 7
+_PLACE = ("tenant", "feature")
+_PERSON = ("tenant", "user")
 
 
 class ContextShare:
@@ -87,14 +89,14 @@ class DailyGrowth:
     def see(self, event: UsageEvent) -> Iterator[Alert]:
         """Once a day for each tenant and feature."""
         for total in spent(event):
-            scope = scope_of(event, "tenant", "feature")
-            days, day = self._days.get(key_of(scope)), int(event.at // DAY)
+            days, day = self._days.get(values_of(event, _PLACE)), int(event.at // DAY)
             days.add(day, total)
             mean, today = days.mean_before(day), days.tokens.get(day, 0)
             if not mean or days.told == day or today < self._at_least:
                 return
             if today > self._factor * mean:
                 days.told = day
+                scope = scope_of(event, *_PLACE)
                 yield Alert(
                     self.name,
                     f"{key_of(scope)} {day}",
@@ -119,17 +121,18 @@ class DailySpend:
         """``scope`` names the dimensions that have a sum each; empty is one for all."""
         self._amount = to_nano(usd)
         self._scope = scope
-        self._sums: Recent[list[int]] = Recent(entries, lambda: [0, 0])
+        self._sums: Recent[list[int]] = Recent(entries, lambda: [0])
 
     def see(self, event: UsageEvent) -> Iterator[Alert]:
         """Once a day for each scope."""
         cost = event.cost_nano_usd
         if event.event != "settled" or event.within is not None or not cost:
             return
-        scope, day = scope_of(event, *self._scope), int(event.at // DAY)
-        total = self._sums.get(f"{key_of(scope)} {day}")
+        day = int(event.at // DAY)
+        total = self._sums.get((*values_of(event, self._scope), day))
         before, total[0] = total[0], total[0] + cost
         if before <= self._amount < total[0]:
+            scope = scope_of(event, *self._scope)
             yield Alert(
                 self.name,
                 f"{key_of(scope)} {day}",
@@ -189,10 +192,10 @@ class UserBurst:
             return
         if event.within is not None or event.identity.user is None:
             return
-        scope = scope_of(event, "tenant", "user")
-        times = self._times.get(key_of(scope))
+        times = self._times.get(values_of(event, _PERSON))
         times.append(event.at)
         if len(times) > self._calls and event.at - times[0] < self._seconds:
+            scope = scope_of(event, *_PERSON)
             yield Alert(
                 self.name,
                 key_of(scope),

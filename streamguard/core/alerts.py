@@ -6,7 +6,7 @@ A rule looks at every event and keeps a bounded memory. Its clock is the event's
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar
 
@@ -58,19 +58,21 @@ class Recent(Generic[Value]):
     def __init__(self, entries: int, new: Callable[[], Value]) -> None:
         self._entries = entries
         self._new = new
-        self._values: OrderedDict[str, Value] = OrderedDict()
+        self._values: OrderedDict[Hashable, Value] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._values)
 
-    def get(self, key: str) -> Value:
+    def get(self, key: Hashable) -> Value:
         """The key's value, a new one at first; it counts as used."""
-        if key not in self._values:
-            self._values[key] = self._new()
-            while len(self._values) > self._entries:
+        value = self._values.get(key)
+        if value is None:
+            value = self._values[key] = self._new()
+            if len(self._values) > self._entries:
                 self._values.popitem(last=False)
-        self._values.move_to_end(key)
-        return self._values[key]
+        else:
+            self._values.move_to_end(key)
+        return value
 
 
 class AlertBook:
@@ -92,7 +94,7 @@ class AlertBook:
         return [alert for alert in fired if self._is_new(alert)]
 
     def _is_new(self, alert: Alert) -> bool:
-        quiet_until = self._quiet_until.get(f"{alert.rule}\x00{alert.key}")
+        quiet_until = self._quiet_until.get((alert.rule, alert.key))
         if alert.at < quiet_until[0]:
             return False
         hour, sent = int(alert.at // 3_600), self._hour[1]
@@ -106,23 +108,30 @@ class AlertBook:
         return True
 
 
+def values_of(event: UsageEvent, names: tuple[str, ...]) -> tuple[str | None, ...]:
+    """The event's values of some dimensions, as a key for a rule's memory."""
+    return tuple([_READ[name](event) for name in names])
+
+
 def scope_of(event: UsageEvent, *names: str) -> dict[str, str]:
     """The event's known dimensions among ``names``."""
-    who = event.identity
-    known = {
-        "tenant": who.tenant,
-        "user": who.user,
-        "feature": who.feature,
-        "model": event.model,
-        "endpoint": event.endpoint,
-        "conversation": event.conversation,
-    }
-    return {name: _short(value) for name in names if (value := known[name]) is not None}
+    values = zip(names, values_of(event, names), strict=True)
+    return {name: value for name, value in values if value is not None}
 
 
-def _short(value: str) -> str:
+_READ: Mapping[str, Callable[[UsageEvent], str | None]] = {
+    "tenant": lambda event: _short(event.identity.tenant),
+    "user": lambda event: _short(event.identity.user),
+    "feature": lambda event: _short(event.identity.feature),
+    "model": lambda event: _short(event.model),
+    "endpoint": lambda event: _short(event.endpoint),
+    "conversation": lambda event: _short(event.conversation),
+}
+
+
+def _short(value: str | None) -> str | None:
     """Clients choose some of these names: memory and messages hold so much of one."""
-    return value if len(value) <= _MAX_NAME else f"{value[: _MAX_NAME - 1]}…"
+    return value if value is None or len(value) <= _MAX_NAME else f"{value[: _MAX_NAME - 1]}…"
 
 
 def key_of(scope: Mapping[str, str]) -> str:
