@@ -31,7 +31,7 @@ class UIMessageStream(JSONStream):
 
     def slots(self, doc: dict[str, Any]) -> Iterator[Slot]:
         """Text, reasoning, and the input of tools as it is written."""
-        kind = doc.get("type")
+        kind = fields.word(doc)
         if kind in _KINDS:
             yield Slot((0, f"{_KINDS[kind]}:{doc.get('id')}"), doc, ("delta",))
         elif kind == "tool-input-start":
@@ -41,7 +41,7 @@ class UIMessageStream(JSONStream):
 
     def observe(self, doc: dict[str, Any], name: str) -> bool:
         """Follow the message, its step, and the parts that are open."""
-        kind, part = str(doc.get("type")), str(doc.get("id"))
+        kind, part = fields.word(doc), str(doc.get("id"))
         self._started = True
         if kind in {"start-step", "finish-step"}:
             self._in_step = kind == "start-step"

@@ -27,7 +27,7 @@ def block_slots(block: Mapping[str, Any], index: int) -> Iterator[Slot]:
     holder: Any = block
     for key, kind in _KINDS.items():
         yield Slot((index, kind), holder, (key,))
-    if block.get("type") in {"tool_use", "server_tool_use", "mcp_tool_use"}:
+    if fields.word(block) in {"tool_use", "server_tool_use", "mcp_tool_use"}:
         yield Slot((index, "tool"), holder, ("name",), whole=True)
         if block.get("input"):
             yield Slot((index, "tool"), holder, ("input",), whole=True)
@@ -60,7 +60,7 @@ class MessagesStream(JSONStream):
 
     def observe(self, doc: dict[str, Any], name: str) -> bool:
         """Follow the blocks; ``message_start`` only holds a placeholder of the output."""
-        kind, index = doc.get("type"), fields.count(doc, "index") or 0
+        kind, index = fields.word(doc), fields.count(doc, "index") or 0
         if kind == "message_start":
             self._started = True
             start = read_usage(fields.child(doc, "message").get("usage"))
@@ -77,7 +77,7 @@ class MessagesStream(JSONStream):
 
     def reopen(self, doc: dict[str, Any]) -> bool:
         """Drop deltas without text, and a tool's block when its name is dropped."""
-        kind = doc.get("type")
+        kind = fields.word(doc)
         if kind == "content_block_delta":
             return any(True for slot in self.slots(doc) if slot.text)
         block = fields.child(doc, "content_block")
@@ -88,7 +88,7 @@ class MessagesStream(JSONStream):
 
     def write(self, doc: Any, name: str = "") -> bytes:
         """Events without an ``event:`` line are dropped by Anthropic's clients."""
-        return super().write(doc, name or doc["type"])
+        return super().write(doc, name or fields.word(doc))
 
     def end(self, reason: EndReason, usage: Usage, error: StreamGuardError | None = None) -> bytes:
         """Stop open blocks, say ``max_tokens`` (never ``tool_use``), stop the message."""

@@ -135,6 +135,12 @@ def read_object(data: bytes) -> dict[str, Any]:
     return doc if isinstance(doc, dict) else {}
 
 
+def word(doc: Mapping[str, Any], name: str = "type") -> str:
+    """A string of a provider's document; empty where there is none."""
+    value = doc.get(name)
+    return value if isinstance(value, str) else ""
+
+
 def child(doc: Mapping[str, Any], name: str) -> dict[str, Any]:
     """An object inside a provider's document; empty where there is none."""
     value = doc.get(name)

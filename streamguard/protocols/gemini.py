@@ -148,7 +148,9 @@ def _drop_empty_calls(candidate: dict[str, Any]) -> None:
     content = fields.child(candidate, "content")
     parts = objects(content.get("parts"))
     content["parts"] = [
-        part for part in parts if "functionCall" not in part or part["functionCall"].get("name")
+        part
+        for part in parts
+        if "functionCall" not in part or fields.child(part, "functionCall").get("name")
     ] or [{"text": ""}]
 
 

@@ -59,10 +59,10 @@ def write_usage(usage: Usage) -> dict[str, Any]:
 def item_slots(item: dict[str, Any], index: int) -> Iterator[Slot]:
     """Texts of an output item: a message, reasoning, a call of a tool."""
     for place, part in enumerate(objects(item.get("content")) + objects(item.get("summary"))):
-        kind = "reasoning" if item.get("type") == "reasoning" else "content"
+        kind = "reasoning" if fields.word(item) == "reasoning" else "content"
         yield Slot((index, f"{kind}:{place}"), part, ("text", "transcript"))
         yield Slot((index, f"refusal:{place}"), part, ("refusal",))
-    if str(item.get("type")).endswith("_call"):
+    if fields.word(item).endswith("_call"):
         yield Slot((index, "tool"), item, ("name",), whole=True)
         yield Slot((index, "tool"), item, ("arguments", "input", "code"))
 
@@ -84,7 +84,7 @@ class ResponsesStream(JSONStream):
 
     def slots(self, doc: dict[str, Any]) -> Iterator[Slot]:
         """The text of a ``.delta`` event; the name of a tool where its item is added."""
-        kind = str(doc.get("type"))
+        kind = fields.word(doc)
         index = fields.count(doc, "output_index") or 0
         if kind == "response.output_item.added":
             yield from item_slots(fields.child(doc, "item"), index)
@@ -97,7 +97,7 @@ class ResponsesStream(JSONStream):
 
     def observe(self, doc: dict[str, Any], name: str) -> bool:
         """Follow the response, its items and the text of those still open."""
-        kind = str(doc.get("type"))
+        kind = fields.word(doc)
         self._sequence = max(self._sequence, fields.count(doc, "sequence_number") or 0)
         if response := fields.child(doc, "response"):
             self._started = True
@@ -118,8 +118,8 @@ class ResponsesStream(JSONStream):
 
     def reopen(self, doc: dict[str, Any]) -> bool:
         """Correct what the ending repeats; drop deltas without text and items without a name."""
-        kind, index = str(doc.get("type")), fields.count(doc, "output_index") or 0
-        if kind.endswith(".delta"):
+        kind, index = fields.word(doc), fields.count(doc, "output_index") or 0
+        if kind.endswith(".delta") and isinstance(doc.get("delta"), str):
             pieces = self._open.get(index, {}).get(_key(doc), [])
             pieces[-1:] = [doc["delta"]] if doc["delta"] else []
             dropped = not doc["delta"]
@@ -137,7 +137,7 @@ class ResponsesStream(JSONStream):
 
     def write(self, doc: Any, name: str = "") -> bytes:
         """Events carry their type twice."""
-        return super().write(doc, name or doc["type"])
+        return super().write(doc, name or fields.word(doc))
 
     def end(self, reason: EndReason, usage: Usage, error: StreamGuardError | None = None) -> bytes:
         """Finish what is open, then ``response.incomplete`` with the reason and the usage."""
@@ -182,11 +182,11 @@ class ResponsesStream(JSONStream):
                 content.append(part)
                 yield self._event(f"response.{what}.done", **done_part)
                 yield self._event("response.content_part.done", **told, part=part)
-            elif item.get("type") in _INPUTS:
-                done[_INPUTS[item["type"]]] = text
-        if item.get("type") == "message":
+            elif fields.word(item) in _INPUTS:
+                done[_INPUTS[fields.word(item)]] = text
+        if fields.word(item) == "message":
             done["content"] = content
-        elif item.get("type") == "reasoning":
+        elif fields.word(item) == "reasoning":
             done |= {"summary": summary, **({"content": content} if content else {})}
         done["status"] = "incomplete"
         self._items[index] = done

@@ -122,10 +122,12 @@ class TextEvents:
     def shorten(self, frame: Frame, kept: Sequence[Delta]) -> bytes:
         """An event of the text that is kept, a data line for each of its lines."""
         text = "".join(delta.text for delta in kept)
-        (event,) = (e for e in _read(frame.raw) if e.data is not None)
-        name = f"event: {event.name}\n" if event.name != "message" else ""
+        named = [event.name for event in _read(frame.raw) if event.data is not None]
+        if not text or not named:
+            return b""
+        head = f"event: {named[0]}\n" if named[0] != "message" else ""
         lines = "".join(f"data: {line}\n" for line in text.split("\n"))
-        return f"{name}{lines}\n".encode("utf-8", "replace") if text else b""
+        return f"{head}{lines}\n".encode("utf-8", "replace")
 
     def end(self, reason: EndReason, usage: Usage, error: StreamGuardError | None = None) -> bytes:
         """An event of its own name, which listeners of other events never see."""

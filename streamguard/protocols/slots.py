@@ -41,6 +41,9 @@ class Slot(NamedTuple):
                 self.holder[key] = {}
 
 
+_SAYS = ("name", "arguments", "input")
+
+
 def deltas_of(slots: Iterable[Slot]) -> list[Delta]:
     """The texts that stand there now."""
     return [Delta(slot.channel, slot.text, slot.whole) for slot in slots if slot.text]
@@ -65,8 +68,8 @@ def drop_empty_calls(message: dict[str, Any]) -> None:
 
 
 def _says_something(call: dict[str, Any]) -> bool:
-    function = call.get("function") or call.get("custom") or {}
-    return any(function.get(key) for key in ("name", "arguments", "input"))
+    functions = objects([call.get("function"), call.get("custom")])
+    return any(function.get(key) for function in functions for key in _SAYS)
 
 
 def objects(value: Any) -> list[dict[str, Any]]:

@@ -381,6 +381,12 @@ def test_plain_events_end_at_done_and_keep_their_name():
     assert [frame.raw for frame in stream_named("sse")().finish()] == []
 
 
+def test_a_plain_event_without_data_is_dropped_when_cut():
+    state = stream_named("sse")()
+    (comment,) = state.feed(b": ping\n\n")
+    assert state.shorten(comment, [Delta((0, "content"), "x")]) == b""
+
+
 def test_a_data_less_or_broken_frame_is_dropped_when_cut():
     state = stream_named("openai_chat")()
     (comment,) = state.feed(b": ping\n\n")
