@@ -27,8 +27,12 @@ def measure(reply: Reply, tokenizer: Tokenizer, allowance: int) -> Measure:
         others = sum(other.count for other in meters.values() if other is not meter)
         text = meter.take(delta.text, allowance - others) if whole else ""
         whole = whole and text == delta.text
+        if delta.whole and not whole:
+            text = ""
         meter.feed(text)
         kept.append(Delta(delta.channel, text))
     counted = sum(meter.count for meter in meters.values())
-    reasoning = sum(meter.count for channel, meter in meters.items() if channel[1] == "reasoning")
+    reasoning = sum(
+        meter.count for (_, kind), meter in meters.items() if kind.startswith("reasoning")
+    )
     return Measure(counted, reasoning, None if whole else kept)

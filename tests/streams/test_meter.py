@@ -16,7 +16,9 @@ from support.wire import (
     words_of,
 )
 
+from streamguard.core.replies import measure
 from streamguard.core.streams import StreamMeter
+from streamguard.core.wire import Delta, Reply
 from streamguard.errors import OutputBudgetExceededError
 from streamguard.protocols import protocol_named
 from streamguard.tokenizers import get_tokenizer
@@ -207,3 +209,20 @@ def test_data_that_is_no_chunk_counts_as_it_stands():
     assert whole.counted == whole.counted_by("raw") == 2
     assert whole.feed(sse_event("three four")) == b""
     assert whole.cut
+
+
+def test_whole_replies_keep_tool_names_whole_and_count_all_reasoning():
+    reply = Reply(
+        [
+            Delta((0, "reasoning:0"), "one two"),
+            Delta((0, "reasoning:1"), "three"),
+            Delta((1, "tool"), "delete_everything_old", whole=True),
+            Delta((1, "tool"), "{}"),
+        ]
+    )
+    whole = measure(reply, TOKENIZER, 100)
+    assert (whole.reasoning, whole.kept) == (3, None)
+    cut = measure(reply, TOKENIZER, 4)
+    assert cut.kept is not None
+    assert [delta.text for delta in cut.kept] == ["one two", "three", "", ""]
+    assert cut.counted == 3
