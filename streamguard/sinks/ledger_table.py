@@ -71,6 +71,7 @@ def _index(name: str, *columns: str, where: object = _TOP) -> None:
     Index(
         f"ix_streamguard_usage_{name}",
         *(USAGE.c[column] for column in columns),
+        USAGE.c.within,  # SQLite asks for it again, though the index is of those without one
         sqlite_where=where,
         postgresql_where=where,
     )
