@@ -105,8 +105,12 @@ def account_key(limit: str, scope: Mapping[str, str | None], window: Window) -> 
     """
     values = sorted(scope.items())
     tag = [("tenant", scope["tenant"])] if "tenant" in scope else values
-    span = (window.seconds, window.calendar, window.timezone)
-    return f"{_digest(repr(tag))}|{_digest(repr((limit, span)))}|{_digest(repr(values))}"
+    return f"{_digest(repr(tag))}|{limit_key(limit, window)}|{_digest(repr(values))}"
+
+
+def limit_key(limit: str, window: Window) -> str:
+    """The part of an account's name that all accounts of a limit share."""
+    return _digest(repr((limit, (window.seconds, window.calendar, window.timezone))))
 
 
 def account_tag(account: str) -> str:
@@ -115,7 +119,7 @@ def account_tag(account: str) -> str:
 
 
 def account_limit(account: str) -> str:
-    """The part of an account's name that all accounts of one limit share."""
+    """The ``limit_key`` in an account's name."""
     return account.partition("|")[2].partition("|")[0]
 
 
