@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -30,8 +31,12 @@ def first_line(path: Path) -> str:
 
 
 def files() -> list[Path]:
-    """Every file of the package, folder by folder from the top."""
-    found = (ROOT / "streamguard").rglob("*")
+    """Every file of the package under version control, folder by folder from the top."""
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "streamguard"],
+        capture_output=True, text=True, check=False,
+    ).stdout.split()  # fmt: skip
+    found = [ROOT / name for name in listed] or (ROOT / "streamguard").rglob("*")
     kept = [path for path in found if path.is_file() and "__pycache__" not in path.parts]
     return sorted(kept, key=lambda path: (len(path.parts) > len(ROOT.parts) + 2, path))
 
