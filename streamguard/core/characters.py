@@ -33,6 +33,9 @@ numbers in Unicode 15 to 17 (whole neighbourhoods of them), ``LONG_S``, and surr
 ranges listed are those that are safe, the commonest first, which makes the search fast.
 """
 
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_SURROGATES = re.compile("[\ud800-\udfff]+")
+
 _STAND_INS = {
     "Lu": "A", "Lt": "A", "Ll": "a", "Lm": OTHER_LETTER, "Lo": OTHER_LETTER,
     "Mn": MARK, "Mc": MARK, "Me": MARK, "Nd": "0", "Nl": "0", "No": "0", "Cn": UNKNOWN,
@@ -70,3 +73,13 @@ def classify(text: str) -> str:
     if text.isascii():
         return text
     return text.translate(_CLASSES).partition(UNKNOWN)[0]
+
+
+def without_surrogates(text: str) -> str:
+    """Surrogate pairs become the character they stand for, lone surrogates U+FFFD."""
+    whole = _PAIR.sub(lambda pair: _joined(*pair[0]), text)
+    return _SURROGATES.sub(lambda lone: "\ufffd" * len(lone[0]), whole)
+
+
+def _joined(high: str, low: str) -> str:
+    return chr(0x10000 + (ord(high) - 0xD800) * 0x400 + ord(low) - 0xDC00)

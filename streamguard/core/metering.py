@@ -16,6 +16,7 @@ from __future__ import annotations
 from copy import copy
 from typing import Self
 
+from streamguard.core.characters import without_surrogates
 from streamguard.core.prefixes import longest_prefix
 from streamguard.core.pretokens import Grammar, grammar_for
 from streamguard.core.runs import fold_run
@@ -179,6 +180,5 @@ def _mend(text: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         last = text[-1:] if "\ud800" <= text[-1] <= "\udbff" else ""
-        whole = text[: len(text) - len(last)]
-        return whole.encode("utf-16", "surrogatepass").decode("utf-16", "replace") + last
+        return without_surrogates(text[: len(text) - len(last)]) + last
     return text

@@ -9,6 +9,9 @@ from streamguard.core.pretokens import Grammar, grammar_for
 from streamguard.core.runs import fold_run
 from streamguard.core.tokens import Tokenizer
 
+_LOOK_BACK = 512
+"""Characters before the end of a window that are searched for a settled pair."""
+
 
 class Segment(NamedTuple):
     """The tokens of ``text`` but for those of its first part, ``lead``."""
@@ -22,17 +25,14 @@ def pieces(text: str, grammar: Grammar, size: int) -> Iterator[str]:
 
     A part is longer where no two neighbouring characters prove a position settled.
     """
-    start = 0
-    end = size
+    start, end = 0, size
     while end < len(text):
-        window = text[start:end]
-        position = grammar.settled(window)
+        position = grammar.settled(text[max(start, end - _LOOK_BACK) : end])
         if position:
-            yield window[:position]
-            start += position
-            end = start + size
-        else:
-            end += end - start
+            position += max(start, end - _LOOK_BACK)
+            yield text[start:position]
+            start = position
+        end += size
     yield text[start:]
 
 
@@ -46,7 +46,8 @@ def segments(tokenizer: Tokenizer, text: str, size: int) -> Iterator[Segment]:
     start, lead, reach = 0, "", size
     while grammar is not None and start + reach < len(text):
         window = lead + text[start : start + reach]
-        position, following = grammar.settled(window) or grammar.scanned(window), ""
+        position = grammar.settled(window, max(0, len(window) - _LOOK_BACK))
+        position, following = position or grammar.scanned(window), ""
         if not position:
             fold = fold_run(tokenizer, window)
             position, following = (fold.position, fold.lead) if fold else (0, "")

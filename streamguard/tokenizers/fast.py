@@ -10,16 +10,12 @@ from __future__ import annotations
 from threading import Lock
 from typing import Any
 
-from streamguard.core.characters import UNSTABLE
+from streamguard.core.characters import UNSTABLE, without_surrogates
 from streamguard.core.pretokens import grammar_for
 from streamguard.core.segments import pieces
 from streamguard.errors import ConfigurationError
 from streamguard.tokenizers.encodings import EncodingSpec
-from streamguard.tokenizers.reference import (
-    ReferenceTokenizer,
-    load_reference,
-    without_surrogates,
-)
+from streamguard.tokenizers.reference import ReferenceTokenizer, load_reference
 from streamguard.tokenizers.vocabulary import verify
 
 _PIECE = 65_536

@@ -9,9 +9,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from streamguard.core.characters import without_surrogates
 from streamguard.core.tokens import Tokenizer
 from streamguard.errors import ConfigurationError
-from streamguard.tokenizers.reference import without_surrogates
 
 
 class HuggingFaceTokenizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from streamguard.core.characters import without_surrogates
 from streamguard.core.metering import utf8_bytes
 from streamguard.core.segments import Segment, segments
 from streamguard.tokenizers.encodings import EncodingSpec
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 _LONG = 32_768
 """Characters a call: tiktoken is slow on very long pretokens and panics at a million spaces."""
+
+_LONG_CLASSIFIED = 8192
+"""Characters that are not all ASCII, whose classes are looked up one by one: some 1 ms."""
 
 _TOO_LONG = 400_000
 
@@ -65,7 +69,8 @@ class ReferenceTokenizer:
         return [token for part in self._segments(text) for token in self._encode_segment(part)]
 
     def _segments(self, text: str) -> Iterator[Segment]:
-        return segments(self._direct, without_surrogates(text), _LONG)
+        size = _LONG if text.isascii() else _LONG_CLASSIFIED
+        return segments(self._direct, without_surrogates(text), size)
 
     def _count_segment(self, segment: Segment) -> int:
         if len(segment.text) > _TOO_LONG:
@@ -77,11 +82,6 @@ class ReferenceTokenizer:
         parts = (encode(text[at : at + _TOO_LONG]) for at in range(0, len(text), _TOO_LONG))
         ids = [token for part in parts for token in part]
         return ids[self._direct.count(segment.lead) :]
-
-
-def without_surrogates(text: str) -> str:
-    """Surrogate pairs become the character they stand for, lone surrogates U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def load_reference(spec: EncodingSpec) -> ReferenceTokenizer:

@@ -93,10 +93,15 @@ def test_the_least_recently_used_goes_first() -> None:
     assert cache.entries == 2
 
 
-def test_the_cache_keeps_no_text() -> None:
-    cache = CountCache()
-    cache(O200K, ENGLISH + "\ud800")
-    assert all(isinstance(key, bytes) and len(key) == 32 for key in cache._counts)
+def test_the_cache_is_bounded_by_bytes() -> None:
+    cache, tokenizer = CountCache(max_bytes=10_000), Counting()
+    for number in range(20):
+        cache(tokenizer, f"{number} {ENGLISH}")
+        assert cache.size <= 10_000
+    assert 2 <= cache.entries <= 6
+    cache(tokenizer, ENGLISH * 10)
+    assert (cache.entries, cache.size) == (0, 0)
+    assert cache(tokenizer, ENGLISH + "\ud800") == O200K.count(ENGLISH + "\ud800")
 
 
 def test_threads_share_the_cache() -> None:
