@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from streamguard.client.io import Io, TooLargeError
-from streamguard.client.streaming import Ending, byte_stream
+import anyio.to_thread
+
+from streamguard.client.io import Io, LateError, TooLargeError
+from streamguard.client.streaming import Ending, byte_stream, too_late
 from streamguard.core.billing import Spent
 from streamguard.core.strict_json import dumps, loads
 from streamguard.core.wire import WireProtocol
 from streamguard.errors import ProtocolError, StreamGuardError, UnsupportedBodyError
 from streamguard.guard.call import Call
+from streamguard.guard.counter import BIG
+from streamguard.guard.deadlines import Deadlines
 from streamguard.guard.engine import Engine, new_request_id
-from streamguard.guard.metered import MeteredStream, measured, mode_of
+from streamguard.guard.metered import measured, mode_of
 from streamguard.guard.numbers import refusal_headers, refusal_numbers
 from streamguard.guard.shape import looks_like_chat
 from streamguard.guard.upstream import failed, oversized_reply
@@ -75,11 +79,17 @@ class Flow:
             raise UnsupportedBodyError("send the request body without content-encoding")
         if not _is_json(request):
             raise UnsupportedBodyError("send the request body as application/json")
-        body = loads(await io.content(request))
+        content = await io.content(request)
 
         async def begin() -> Call:
+            big = len(content) > BIG
+            body = await anyio.to_thread.run_sync(loads, content) if big else loads(content)
             subject = await self.guard.subject(
-                body, path=request.url.path, identity=self.identity, protocol=protocol
+                body,
+                path=request.url.path,
+                identity=self.identity,
+                protocol=protocol,
+                size=len(content),
             )
             return await self.guard.begin(subject)
 
@@ -87,17 +97,29 @@ class Flow:
 
     async def _send(self, request: Any, transport: Any, call: Call, io: Io) -> Any:
         response = None
-        try:
+        deadlines = Deadlines(self.guard.settings, io.now())
+
+        async def answer() -> Any:
+            nonlocal response
             response = await io.send(transport, self._rewritten(request, call))
-            return await self._answered(response, call, io)
+            return await self._answered(response, call, io, deadlines)
+
+        try:
+            return await io.by(deadlines.due, answer)
+        except LateError:
+            late = too_late(deadlines)
+            await self._end(response, call, io, Spent("timed_out", status=late.http_status))
+            return self._refusal(late, call.assessment.subject.protocol)
         except BaseException as error:
-            try:
-                if response is not None:
-                    await io.close(response)
-            finally:
-                spent = failed(error)
-                await io.guard(lambda: call.finish(spent))
+            await self._end(response, call, io, failed(error))
             raise
+
+    async def _end(self, response: Any, call: Call, io: Io, spent: Spent) -> None:
+        try:
+            if response is not None:
+                await io.close(response)
+        finally:
+            await io.guard(lambda: call.finish(spent))
 
     def _rewritten(self, request: Any, call: Call) -> Any:
         """The request as it goes out: what the guard changed in it, and no compression."""
@@ -114,14 +136,14 @@ class Flow:
             extensions=request.extensions,
         )
 
-    async def _answered(self, response: Any, call: Call, io: Io) -> Any:
+    async def _answered(self, response: Any, call: Call, io: Io, deadlines: Deadlines) -> Any:
         headers = response.headers
         call.started(response.status_code)
         mode = mode_of(
             response.status_code, headers.get("content-type"), headers.get("content-encoding")
         )
         if mode == "stream":
-            ending = Ending(call, MeteredStream(call), response, io)
+            ending = Ending(call, response, io, deadlines)
             return self._response(response, call, stream=byte_stream(ending, self.web))
         if mode == "whole":
             return await self._whole(response, call, io)
@@ -136,6 +158,7 @@ class Flow:
             return await self._unmetered(response, call, io, "is too large")
         await io.close(response)
         body, spent = measured(call, body)
+        spent = replace(spent, status=response.status_code)
         await io.guard(lambda: call.finish(spent))
         return self._response(response, call, content=body)
 

@@ -7,8 +7,10 @@ inside each call, so the same coroutine runs to its end without ever suspending 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
@@ -22,6 +24,10 @@ Work = Callable[[], Coroutine[Any, Any, T]]
 
 class TooLargeError(Exception):
     """A response is over the bytes that may be read."""
+
+
+class LateError(Exception):
+    """Work was broken off because its time was up."""
 
 
 class Io(Protocol):
@@ -47,6 +53,16 @@ class Io(Protocol):
 
     async def close(self, response: Any) -> None:
         """Close the connection to the upstream."""
+
+    def now(self) -> float:
+        """Monotonic seconds, of the clock that ``by`` goes by."""
+
+    async def by(self, due: float, work: Callable[[], Awaitable[T]]) -> T:
+        """Do ``work`` until ``due``, where it can be broken off.
+
+        Raises:
+            LateError: it was broken off.
+        """
 
     def later(self, work: Work[None]) -> None:
         """Run from where nobody can wait: the garbage collector, in any thread."""
@@ -82,6 +98,18 @@ class AsyncIo:
         """Close, also when this task is being cancelled."""
         with anyio.move_on_after(CLOSE_SECONDS, shield=True):
             await response.stream.aclose()
+
+    def now(self) -> float:
+        """The loop's time."""
+        return self._loop.time()
+
+    async def by(self, due: float, work: Callable[[], Awaitable[T]]) -> T:
+        """Do it, and break it off when it is due."""
+        if due == math.inf:
+            return await work()
+        with anyio.CancelScope(deadline=due):
+            return await work()
+        raise LateError
 
     def later(self, work: Work[None]) -> None:
         """Run as a task of the loop, if it still runs."""
@@ -123,6 +151,14 @@ class SyncIo:
     async def close(self, response: Any) -> None:
         """Close."""
         response.stream.close()
+
+    def now(self) -> float:
+        """Monotonic time."""
+        return time.monotonic()
+
+    async def by(self, due: float, work: Callable[[], Awaitable[T]]) -> T:  # noqa: ARG002
+        """Do it to its end: blocking work cannot be broken off."""
+        return await work()
 
     def later(self, work: Work[None]) -> None:
         """Run in a thread of its own: the guard's thread must not wait for itself."""

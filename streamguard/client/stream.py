@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 import anyio
 
-from streamguard.client.io import CLOSE_SECONDS, AsyncIo
+from streamguard.client.io import CLOSE_SECONDS, AsyncIo, LateError
 from streamguard.client.items import Items, items_like
+from streamguard.client.streaming import too_late
 from streamguard.core.billing import Spent
 from streamguard.core.prompt import PromptCount
 from streamguard.errors import ConfigurationError
 from streamguard.guard.call import Call
+from streamguard.guard.deadlines import Deadlines, TimeBudgetExceededError
 from streamguard.guard.engine import CHAT, Engine
 from streamguard.guard.metered import MeteredStream
 from streamguard.guard.upstream import failed, oversized_error
@@ -23,6 +25,7 @@ from streamguard.identity import Identity
 from streamguard.usage import Usage
 
 Item = TypeVar("Item")
+T = TypeVar("T")
 Source = AsyncIterable[Item] | Awaitable[AsyncIterable[Item]]
 
 
@@ -61,6 +64,8 @@ class GuardedStream(Generic[Item]):
         self._iterator: AsyncIterator[Item] | None = None
         self._items: Items | None = None
         self._metered: MeteredStream | None = None
+        self._deadlines: Deadlines | None = None
+        self._last: Item | None = None
         self._waiting: deque[Item] = deque()
         self._spent = Spent("cancelled")
         self._usage: Usage | None = None
@@ -140,8 +145,9 @@ class GuardedStream(Generic[Item]):
             subject = await self._guard.subject(self._body, path=CHAT, identity=self._identity)
             self._call = await self._guard.begin(subject)
             self._io = AsyncIo()
+            self._deadlines = Deadlines(self._guard.settings, self._io.now())
             if inspect.isawaitable(self._source):
-                self._source = await self._source
+                self._source = await self._in_time(lambda: self._source)
             _check_unguarded(self._source)
             self._iterator = self._source.__aiter__()
             self._call.started(200)
@@ -154,26 +160,47 @@ class GuardedStream(Generic[Item]):
 
     async def _advance(self) -> None:
         """Take one item of the source and put what is left of it in line."""
-        assert self._iterator is not None  # noqa: S101 - the call has begun
+        iterator = self._iterator
+        assert iterator is not None  # noqa: S101 - the call has begun
         try:
-            item = await anext(self._iterator)
-            out = await self._meter(item)
+            item = await self._in_time(lambda: anext(iterator))
+            self._waiting.extend(await self._meter(item))
         except StopAsyncIteration:
             self._spent = Spent("completed")
             await self.aclose()
+        except TimeBudgetExceededError as error:
+            self._waiting.extend(self._ending(error))
+            await self._fail(error, failed(error))
+            if not self._waiting:
+                raise
         except BaseException as error:
             await self._fail(error, failed(error))
             raise
         else:
             if self._metered is not None and self._metered.over:
                 await self.aclose()
-            self._waiting.extend(out)
+
+    async def _in_time(self, work: Callable[[], Awaitable[T]]) -> T:
+        assert self._io is not None  # noqa: S101 - the call has begun
+        assert self._deadlines is not None  # noqa: S101 - likewise
+        self._deadlines.progress(self._io.now(), started=self.handed_on)
+        try:
+            return await self._io.by(self._deadlines.due, work)
+        except LateError:
+            raise too_late(self._deadlines) from None
+
+    def _ending(self, error: TimeBudgetExceededError) -> list[Item]:
+        """The items that end a stream whose time is up; none where there are none to say so."""
+        if error.lapse != "stream" or self._metered is None or self._items is None:
+            return []
+        return self._items.read(self._metered.time_out(error), self._last)
 
     async def _meter(self, item: Item) -> list[Item]:
         assert self._call is not None  # noqa: S101 - the call has begun
         if self._items is None or self._metered is None:
             self._items = items_like(item, self._call.assessment.subject.request)
             self._metered = MeteredStream(self._call, self._items.state)
+        self._last = item
         written = self._items.write(item)
         if self._metered.wants_more(len(written)):
             await self._metered.more(len(written))

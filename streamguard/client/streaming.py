@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
-from streamguard.client.io import Io, run_now
+from streamguard.client.io import Io, LateError, run_now
+from streamguard.core.billing import Spent
 from streamguard.guard.call import Call
+from streamguard.guard.deadlines import Deadlines, TimeBudgetExceededError
 from streamguard.guard.metered import MeteredStream
 
 
@@ -18,9 +21,10 @@ class Ending:
         outcome: how it ends where neither its bytes nor the allowance say.
     """
 
-    def __init__(self, call: Call, metered: MeteredStream, response: Any, io: Io) -> None:
-        self.metered = metered
+    def __init__(self, call: Call, response: Any, io: Io, deadlines: Deadlines) -> None:
+        self.metered = MeteredStream(call)
         self.upstream = response.stream
+        self.deadlines = deadlines
         self.outcome = "cancelled"
         self._call = call
         self._response = response
@@ -40,16 +44,59 @@ class Ending:
         try:
             await self._io.close(self._response)
         finally:
-            await self._io.guard(lambda: self._call.finish(self.metered.spent(self.outcome)))
+            await self._io.guard(lambda: self._call.finish(self._spent()))
 
     async def more(self, size: int) -> None:
         """Hold more output before the next ``size`` bytes, where the budgets have it."""
         await self._io.guard(lambda: self.metered.more(size))
 
+    async def parts(self) -> AsyncIterator[bytes]:
+        """What the upstream sends, within the time budgets.
+
+        Raises:
+            TimeBudgetExceededError: the provider took too long.
+        """
+        step = partial(anext, aiter(self.upstream))
+        while True:
+            try:
+                part = await self._io.by(self.deadlines.due, step)
+            except StopAsyncIteration:
+                return
+            except LateError:
+                raise too_late(self.deadlines) from None
+            yield part
+            self._progress()
+
+    def parts_now(self) -> Iterator[bytes]:
+        """The same, looked at between two parts: blocking reads cannot be broken off.
+
+        Raises:
+            TimeBudgetExceededError: the provider took too long.
+        """
+        for part in self.upstream:
+            late = self.deadlines.lapsed(self._io.now())
+            if late is not None:
+                raise late
+            yield part
+            self._progress()
+
+    def _progress(self) -> None:
+        self.deadlines.progress(self._io.now(), started=self.metered.handed_on)
+
+    def _spent(self) -> Spent:
+        return replace(self.metered.spent(self.outcome), status=self._response.status_code)
+
     def abandon(self) -> None:
         """Close from the garbage collector: nobody read the stream to its end or closed it."""
         if not self._closed:
             self._io.later(self.close)
+
+
+def too_late(deadlines: Deadlines) -> TimeBudgetExceededError:
+    """The error for the time budget that has just lapsed."""
+    late = deadlines.lapsed(deadlines.due)
+    assert late is not None  # noqa: S101 - it is due
+    return late
 
 
 def byte_stream(ending: Ending, web: Any) -> Any:
@@ -77,7 +124,7 @@ class _AsyncStream(_Stream):
         ending, metered = self._ending, self._ending.metered
         out = b""
         try:
-            async for data in ending.upstream:
+            async for data in ending.parts() if ending.deadlines.active else ending.upstream:
                 if metered.wants_more(len(data)):
                     await ending.more(len(data))
                 out = metered.feed(data)
@@ -88,6 +135,8 @@ class _AsyncStream(_Stream):
             else:
                 ending.outcome = "completed"
                 out = metered.finish()
+        except TimeBudgetExceededError as error:
+            out = metered.time_out(error)
         except Exception:
             ending.outcome = "upstream_error"
             raise
@@ -105,7 +154,7 @@ class _SyncStream(_Stream):
         ending, metered = self._ending, self._ending.metered
         out = b""
         try:
-            for data in ending.upstream:
+            for data in ending.parts_now() if ending.deadlines.active else ending.upstream:
                 if metered.wants_more(len(data)):
                     run_now(ending.more(len(data)))
                 out = metered.feed(data)
@@ -116,6 +165,8 @@ class _SyncStream(_Stream):
             else:
                 ending.outcome = "completed"
                 out = metered.finish()
+        except TimeBudgetExceededError as error:
+            out = metered.time_out(error)
         except Exception:
             ending.outcome = "upstream_error"
             raise

@@ -9,6 +9,7 @@ from email.utils import mktime_tz, parsedate_tz
 from http import HTTPStatus
 
 from streamguard.errors import StreamGuardError
+from streamguard.guard.deadlines import TimeBudgetExceededError
 from streamguard.guard.numbers import worth_retrying
 from streamguard.guard.upstream import status_of
 
@@ -20,7 +21,7 @@ _BROKEN = {"APIConnectionError", "TransportError", "ConnectionError", "TimeoutEr
 def transient(error: BaseException) -> bool:
     """Whether the same request may succeed a little later."""
     if isinstance(error, StreamGuardError):
-        return worth_retrying(error)
+        return worth_retrying(error) or isinstance(error, TimeBudgetExceededError)
     told = _headers(error).get("x-should-retry")
     if told in ("true", "false"):
         return told == "true"

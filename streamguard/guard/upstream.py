@@ -14,6 +14,7 @@ from streamguard.errors import (
     ContextWindowExceededError,
     StreamGuardError,
 )
+from streamguard.guard.deadlines import TimeBudgetExceededError
 
 _CODES = ("context_length_exceeded", "string_above_max_length", "request_too_large")
 _WORDS = re.compile(
@@ -67,6 +68,8 @@ def failed(error: BaseException) -> Spent:
     """How a call ended that raised. What may have reached the provider is billed."""
     if isinstance(error, ConfigurationError):
         return Spent("unmetered")
+    if isinstance(error, TimeBudgetExceededError):
+        return Spent("timed_out")
     status = status_of(error)
     if status is not None:
         return Spent("error_response", billed=False, status=status)

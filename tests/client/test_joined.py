@@ -22,7 +22,8 @@ CHAT = {"model": "gpt-4o", "messages": HELLO}
 def app_of(upstream, book):
     """A chat endpoint as users write it, streamed, whole, and in a thread."""
     app = FastAPI()
-    client = book.guard.wrap(openai.AsyncOpenAI(base_url=upstream.base_url, api_key="k"))
+    raw = openai.AsyncOpenAI(base_url=upstream.base_url, api_key="k")
+    client = book.guard.wrap(raw)
     blocking = book.guard.wrap(openai.OpenAI(base_url=upstream.base_url, api_key="k"))
 
     @app.post("/v1/chat/completions")
@@ -42,6 +43,19 @@ def app_of(upstream, book):
     def blocked(body: dict):
         return blocking.chat.completions.create(**body).model_dump(mode="json")
 
+    @app.post("/streamed/chat/completions")
+    async def streamed(body: dict):
+        source = raw.chat.completions.create(**body)
+
+        async def events():
+            request = {**body, "stream_options": {"include_usage": False}}
+            async with book.guard.stream(source, **request) as stream:
+                async for chunk in stream:
+                    yield f"data: {chunk.model_dump_json()}\n\n"
+            yield "data: [DONE]\n\n"
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
     @app.post("/ask")
     async def ask():
         return (await client.chat.completions.create(**CHAT)).model_dump(mode="json")
@@ -56,7 +70,9 @@ async def used(book):
         return await book.balance()
 
 
-@pytest.mark.parametrize(("path", "stream"), [("/v1", False), ("/v1", True), ("/blocking", False)])
+@pytest.mark.parametrize(
+    ("path", "stream"), [("/v1", False), ("/v1", True), ("/blocking", False), ("/streamed", True)]
+)
 def test_one_call_is_charged_once(upstream, path, stream):
     book = Books()
     with serve(app_of(upstream, book)) as url:

@@ -347,6 +347,18 @@ async def test_concurrent_streams_never_overshoot_a_window(deaf):
     assert sum(count(text) for text in texts) <= 100
 
 
+async def test_azures_client_is_guarded(deaf):
+    book = Books(Limit(output_tokens=8))
+    raw = openai.AsyncAzureOpenAI(
+        azure_endpoint=deaf.url, azure_deployment="gpt-4o", api_key="k", api_version="2026-01-01"
+    )
+    async with book.guard.wrap(raw) as client:
+        got, finish = await drained(await streamed(client))
+    assert type(client) is openai.AsyncAzureOpenAI
+    assert (count(got), finish) == (8, "length")
+    assert deaf.calls[0].path == "/openai/deployments/gpt-4o/chat/completions"
+
+
 async def test_a_guard_for_a_whole_window_is_opened_by_the_first_call(upstream):
     guard = Guard(limits=[Limit(tokens=10_000, per="hour")], sinks=[])
     client = guard.wrap(openai.AsyncOpenAI(base_url=upstream.base_url, api_key="k"))

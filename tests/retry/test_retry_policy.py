@@ -20,6 +20,7 @@ from support.upstream import Plan, Upstream, count
 import streamguard
 from streamguard import ConfigurationError, Limit, retry_policy
 from streamguard.guard.advice import told_wait, transient
+from streamguard.guard.deadlines import TimeBudgetExceededError
 from streamguard.guard.tally import current_tally
 
 pytestmark = pytest.mark.anyio
@@ -315,6 +316,7 @@ def status_error(status, headers=None, body=None, sdk=openai):
         (ValueError(), False),
         (KeyboardInterrupt(), False),
         (streamguard.StoreUnavailableError("gone"), True),
+        (TimeBudgetExceededError("late", lapse="idle", seconds=1.0), True),
         (streamguard.ContextWindowExceededError("too long"), False),
         (streamguard.WindowBudgetExceededError("spent", retry_after=5.0), True),
         (streamguard.WindowBudgetExceededError("spent", retry_after=5000.0), False),
