@@ -26,6 +26,8 @@ _COMMANDS = {
     "demo": _Entry("streamguard.cli.demo", "demo", "The whole story, on this machine."),
     "keys": _Entry("streamguard.cli.keys", "keys", "The gateway's virtual keys."),
     "serve": _Entry("streamguard.cli.serve", "serve", "The gateway."),
+    "check": _Entry("streamguard.cli.check", "check", "A config and its store; limits in dollars."),
+    "simulate": _Entry("streamguard.cli.simulate", "simulate", "Past usage under other limits."),
     "usage": _Entry("streamguard.cli.usage", "usage", "The usage ledger: totals, top, outliers."),
     "count": _Entry("streamguard.cli.count", "count", "Tokens and cost of a text or a request."),
 }
