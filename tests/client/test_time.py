@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import httpx2
 import openai
 import pytest
 from support.books import HELLO, Books
@@ -99,6 +100,14 @@ def test_blocking_streams_are_looked_at_between_parts(upstream, seconds):
             finish = chunk.choices[0].finish_reason or finish
     assert finish == ("length" if seconds < 1 else "stop")
     assert book.outcomes == ["timed_out" if seconds < 1 else "completed"]
+
+
+def test_blocking_streams_in_time_pass_to_their_end(upstream):
+    book = Books(stream_seconds=60)
+    with book.guard.wrap(httpx2.Client(base_url=upstream.url)) as client:
+        answer = client.post("/v1/chat/completions", json={**CHAT, "stream": True})
+    assert answer.text.endswith("data: [DONE]\n\n")
+    assert book.outcomes == ["completed"]
 
 
 async def slow(items):
