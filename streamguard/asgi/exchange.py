@@ -91,7 +91,7 @@ class Exchange:
             self._left.set()
             return
         self._gone = True
-        if self._settings.on_disconnect == "drain":
+        if self._call.drains:
             await anyio.sleep(self._settings.drain_seconds)
         self._left.set()
         self._app_scope.cancel()

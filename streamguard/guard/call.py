@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from streamguard.core.accounts import Grant
 from streamguard.core.admission import amounts
 from streamguard.core.billing import Spent, charge
+from streamguard.core.disconnect import keeps_billing
 from streamguard.core.fund import Draw, Fund
 from streamguard.core.streams import StreamMeter
 from streamguard.core.tokens import Tokenizer
 from streamguard.core.wire import StreamState
-from streamguard.errors import StreamGuardError
+from streamguard.errors import OutputBudgetExceededError, StreamGuardError
 from streamguard.guard.assess import Assessment
 from streamguard.guard.numbers import admitted_headers
 from streamguard.guard.tally import current_tally
@@ -108,12 +109,37 @@ class Call:
     def meter(self, state: StreamState | None = None) -> StreamMeter:
         """A meter for the response stream, in the request's own wire format by default."""
         subject = self.assessment.subject
+        settings = self._engine.settings
         allowance = None if self.observed else self.allowance
         meter = StreamMeter(
-            state or subject.protocol.stream(subject.request), self.tokenizer, allowance
+            state or subject.protocol.stream(subject.request),
+            self.tokenizer,
+            allowance,
+            soft=settings.graceful_tokens if settings.ending == "graceful" else None,
         )
         self._meters.append(meter)
         return meter
+
+    def end(self, meter: StreamMeter) -> bytes:
+        """The bytes that end a stream at its allowance, as the settings want it."""
+        if self._engine.settings.ending != "strict":
+            return meter.end("cut")
+        message = (
+            f"the output reached its budget of {self.allowance:,} tokens and was cut; raise the "
+            "limit, or ask for a shorter answer"
+        )
+        error = OutputBudgetExceededError(
+            message, limit=self.allowance, used=meter.counted, unit="output_tokens"
+        )
+        return meter.end("strict", error)
+
+    @property
+    def drains(self) -> bool:
+        """Whether the call goes on to its end when its client leaves."""
+        policy, request = self._engine.settings.on_disconnect, self.assessment.subject.request
+        if policy == "auto":
+            return keeps_billing(request.protocol, request.model)
+        return policy == "drain"
 
     def extend_soon(self, want: int) -> asyncio.Task[int]:
         """Hold up to ``want`` more output tokens, in the background."""

@@ -143,7 +143,7 @@ class MeteredStream:
         if not meter.cut:
             return out
         self.over = True
-        return out + meter.end("cut")
+        return out + self._call.end(meter)
 
     def _break_off(self, error: ProtocolError) -> bytes:
         self.over = self._broken = True

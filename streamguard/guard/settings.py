@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from streamguard.core.room import Fit
 from streamguard.core.wire import Request
@@ -15,7 +15,8 @@ from streamguard.limits import Limit
 LimitSource = Callable[[Identity, str], Sequence[Limit] | Awaitable[Sequence[Limit]]]
 """Looks limits up when a call comes: (identity, model) to limits; plans change at run time."""
 
-OnDisconnect = Literal["cancel", "drain"]
+OnDisconnect = Literal["auto", "cancel", "drain"]
+Ending = Literal["native", "strict", "graceful"]
 
 _SECONDS = (
     "hold_ttl", "store_timeout", "drain_seconds", "first_token_seconds", "idle_seconds",
@@ -67,7 +68,11 @@ class Settings:
         queue: let calls wait where a window is exhausted; without it they are refused at once.
         hold_ttl: seconds after which the hold of a crashed worker comes back.
         store_timeout: seconds the guard waits for the store.
-        on_disconnect: stop the call when its client leaves, or let it finish.
+        ending: how a cut stream ends: "native", as the protocol ends at a cap; "strict", with an
+            error event; "graceful", like native but at the end of a sentence or line.
+        graceful_tokens: how far below the limit a graceful ending begins to look for one.
+        on_disconnect: when the client leaves, "cancel" the call, let it "drain" to its end, or
+            "auto": drain where the provider bills on all the same, so that the bill is known.
         drain_seconds: how long a call may go on after its client left.
         first_token_seconds: time budget until the first output; ``None`` is no limit.
         idle_seconds: time budget between two pieces of a stream.
@@ -86,7 +91,9 @@ class Settings:
     queue: Queue | None = None
     hold_ttl: float = 120.0
     store_timeout: float = 2.0
-    on_disconnect: OnDisconnect = "cancel"
+    ending: Ending = "native"
+    graceful_tokens: int = 64
+    on_disconnect: OnDisconnect = "auto"
     drain_seconds: float = 30.0
     first_token_seconds: float | None = None
     idle_seconds: float | None = None
@@ -94,10 +101,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse figures that cannot work."""
-        for name in ("reserve_output", "reserve_reasoning", "min_output"):
+        for name in ("reserve_output", "reserve_reasoning", "min_output", "graceful_tokens"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 message = f"{name}={value!r} must be a whole number of tokens, at least 1"
+                raise ConfigurationError(message)
+        for name, known in (("ending", Ending), ("on_disconnect", OnDisconnect)):
+            if getattr(self, name) not in get_args(known):
+                message = f"{name}={getattr(self, name)!r}; use one of {get_args(known)}"
                 raise ConfigurationError(message)
         for name in _SECONDS:
             value = getattr(self, name)

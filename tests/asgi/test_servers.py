@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
-import anyio
 import httpx2
 import openai
 import pytest
@@ -124,8 +124,10 @@ async def test_a_client_that_leaves_before_the_headers(server, upstream, books, 
     book = books()
     upstream.default = Plan(fault="hang")
     with serve(StreamGuardMiddleware(proxy(upstream.base_url), guard=book.guard), server) as url:
-        with anyio.move_on_after(0.3):
-            await connect(url).chat.completions.create(model="gpt-4o", messages=HELLO)
+        call = connect(url).chat.completions.create(model="gpt-4o", messages=HELLO)
+        task = asyncio.ensure_future(call)
+        await asyncio.to_thread(wait_until, lambda: upstream.calls, "not called")
+        task.cancel()
         upstream.calls[0].wait_over()
         wait_until(lambda: book.settled, "not settled")
         assert book.settled[0].outcome == "disconnected"

@@ -168,6 +168,8 @@ async def test_a_failing_sink_breaks_nothing():
         {"reserve_output": 0},
         {"min_output": True},
         {"hold_ttl": 0},
+        {"ending": "abrupt"},
+        {"on_disconnect": "maybe"},
         {"limits": [Limit(tokens=1, name="x"), Limit(tokens=2, name="x")]},
         {"store": "nowhere://"},
     ],
