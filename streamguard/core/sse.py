@@ -62,16 +62,15 @@ class EventSplitter:
         if data[:7] == b"event: " and data[7:12] != b"error":
             start += data.find(b"\n") + 1
         end = len(data) - 2
-        if (
-            data[start - 6 : start] == b"data: "
-            and data.find(b"\n", start) == end
-            and data[end:] == b"\n\n"
-            and not self._buffer
-            and b"\r" not in data
-            and end < self._max_event
-        ):
+        if data[start - 6 : start] != b"data: " or self._buffer or end > self._max_event:
+            return None
+        if data.find(b"\n", start) == end and data[end:] == b"\n\n" and b"\r" not in data:
             self._started = True
             return data[start:end]
+        end -= 2
+        if start == 6 and data.find(b"\r") == end and data[end:] == b"\r\n\r\n":  # noqa: PLR2004
+            self._started = True
+            return data[start:end] if b"\n" not in data[:end] else None
         return None
 
     def feed(self, data: bytes) -> Iterator[Event]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from streamguard.core.prompt import Prompt
 from streamguard.core.wire import Delta, EndReason, Reply, Request
@@ -44,6 +46,21 @@ def read_usage(usage: Any) -> Usage:
     return Usage(given, fields.count(usage, "output_tokens"), thought, parts[2])
 
 
+class _TextDelta(msgspec.Struct, gc=False):
+    text: str
+    thinking: Any = None
+    partial_json: Any = None
+
+
+class _TextEvent(msgspec.Struct, gc=False):
+    type: Literal["content_block_delta"]
+    delta: _TextDelta
+    index: int = 0
+
+
+_decode_text = msgspec.json.Decoder(_TextEvent).decode
+
+
 class MessagesStream(JSONStream):
     """One stream of events that each carry their ``type``; blocks open and close in turn."""
 
@@ -52,6 +69,18 @@ class MessagesStream(JSONStream):
         self._model = request.model
         self._started = False
         self._open: set[int] = set()
+
+    def quick(self, data: bytes) -> Sequence[Delta] | None:
+        """A piece of text."""
+        try:
+            event = _decode_text(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        delta = event.delta
+        more = delta.thinking is not None or delta.partial_json is not None
+        if not delta.text or more or event.index < 0:
+            return None
+        return (Delta((event.index, "content"), delta.text),)
 
     def slots(self, doc: dict[str, Any]) -> Iterator[Slot]:
         """Text of a block's start and of its deltas."""

@@ -63,12 +63,14 @@ class CompletionStream(JSONStream):
     def observe(self, doc: dict[str, Any], name: str) -> bool:
         """Errors, usage and which choices are open."""
         self._ended = self._ended or bool(doc.get("error")) or name == "error"
-        self._head |= {key: doc[key] for key in self._head if doc.get(key)}
-        self._reported = self._reported.merged(read_usage(doc.get("usage")))
+        if not self._head["id"]:
+            self._head |= {key: doc[key] for key in self._head if doc.get(key)}
+        if usage := doc.get("usage"):
+            self._reported = self._reported.merged(read_usage(usage))
         for choice in objects(doc.get("choices")):
             index = fields.count(choice, "index") or 0
             self._open[index] = choice.get("finish_reason") is None
-        return bool(doc.get("usage")) and not doc.get("choices") and not self._wants_usage
+        return bool(usage) and not doc.get("choices") and not self._wants_usage
 
     def reopen(self, doc: dict[str, Any]) -> bool:
         """Choices that the chunk finished go on to the ending; its usage would be too early."""

@@ -79,19 +79,38 @@ class GeminiStream(JSONStream):
         self._choices = request.choices
         self._array = False
         self._begun = False
+        self._prefix = b""
         self._elements = 0
         self._head: dict[str, Any] = {"modelVersion": request.model}
         self._open: dict[int, bool] = {}
+        self._usage: dict[str, Any] = {}
+
+    @property
+    def reported(self) -> Usage:
+        """Usage so far: every chunk repeats it, so it is read only when asked for."""
+        return read_usage(self._usage)
 
     def feed(self, data: bytes) -> Iterable[Frame]:
         """See ``JSONStream.feed``."""
-        if not self._begun and (start := data.lstrip(b"\xef\xbb\xbf \r\n\t")):
-            self._begun = True
-            self._array = start[:1] == b"["
-            self._closed = start[:1] == b"{"  # one object, an error mostly: nothing may follow
-            if self._array or self._closed:
-                self._splitter = ArraySplitter()
-        return super().feed(data)
+        if self._begun:
+            return super().feed(data)
+        self._prefix += data
+        start = self._prefix.lstrip(b"\xef\xbb\xbf \r\n\t")[:1]
+        return self._begin(start) if start else ()
+
+    def finish(self) -> Iterator[Frame]:
+        """See ``JSONStream.finish``."""
+        if not self._begun:
+            yield from self._begin(b"")
+        yield from super().finish()
+
+    def _begin(self, start: bytes) -> Iterable[Frame]:
+        self._begun = True
+        self._array = start == b"["
+        self._closed = start == b"{"  # one object, an error mostly: nothing may follow
+        if self._array or self._closed:
+            self._splitter = ArraySplitter()
+        return super().feed(self._prefix)
 
     def slots(self, doc: dict[str, Any]) -> Iterator[Slot]:
         """The texts of all candidates."""
@@ -100,8 +119,10 @@ class GeminiStream(JSONStream):
     def observe(self, doc: dict[str, Any], name: str) -> bool:
         """Usage, open candidates and what the ending repeats."""
         self._elements += 1
-        self._reported = self._reported.merged(read_usage(doc.get("usageMetadata")))
-        self._head |= {key: doc[key] for key in ("modelVersion", "responseId") if key in doc}
+        self._usage |= fields.child(doc, "usageMetadata")
+        for key in ("modelVersion", "responseId"):
+            if key in doc:
+                self._head[key] = doc[key]
         for candidate in objects(doc.get("candidates")):
             index = fields.count(candidate, "index") or 0
             self._open[index] = candidate.get("finishReason") is None

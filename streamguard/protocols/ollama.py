@@ -51,7 +51,8 @@ class OllamaStream(JSONStream):
     def observe(self, doc: dict[str, Any], name: str) -> bool:
         """The end, its usage, and what the ending repeats."""
         self._ended = self._ended or doc.get("done") is True or "error" in doc
-        self._reported = self._reported.merged(read_usage(doc))
+        if self._ended:
+            self._reported = read_usage(doc)
         self._chat = self._chat or "message" in doc
         self._head |= {key: doc[key] for key in ("model", "created_at") if key in doc}
         return False

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from streamguard.core.prompt import Prompt
 from streamguard.core.wire import Delta, EndReason, Reply, Request
@@ -67,6 +69,18 @@ def item_slots(item: dict[str, Any], index: int) -> Iterator[Slot]:
         yield Slot((index, "tool"), item, ("arguments", "input", "code"))
 
 
+class _TextEvent(msgspec.Struct, gc=False):
+    type: Literal["response.output_text.delta"]
+    delta: str
+    output_index: int = 0
+    content_index: int = 0
+    sequence_number: int = 0
+    response: Any = None
+
+
+_decode_text = msgspec.json.Decoder(_TextEvent).decode
+
+
 class ResponsesStream(JSONStream):
     """One stream of typed events; the ending repeats the open item's text, so it is kept."""
 
@@ -81,6 +95,20 @@ class ResponsesStream(JSONStream):
         self._sequence = -1
         self._items: dict[int, dict[str, Any]] = {}
         self._open: dict[int, dict[tuple[int, str], list[str]]] = {}
+
+    def quick(self, data: bytes) -> Sequence[Delta] | None:
+        """A piece of the message."""
+        try:
+            event = _decode_text(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        index, place = event.output_index, event.content_index
+        if not event.delta or min(index, place) < 0 or event.response is not None:
+            return None
+        self._sequence = max(self._sequence, event.sequence_number)
+        texts = self._open.setdefault(index, {})
+        texts.setdefault((place, "output_text"), []).append(event.delta)
+        return (Delta((index, f"content:{place}"), event.delta),)
 
     def slots(self, doc: dict[str, Any]) -> Iterator[Slot]:
         """The text of a ``.delta`` event; the name of a tool where its item is added."""

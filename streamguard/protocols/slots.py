@@ -46,7 +46,7 @@ _SAYS = ("name", "arguments", "input")
 
 def deltas_of(slots: Iterable[Slot]) -> list[Delta]:
     """The texts that stand there now."""
-    return [Delta(slot.channel, slot.text, slot.whole) for slot in slots if slot.text]
+    return [Delta(slot.channel, text, slot.whole) for slot in slots if (text := slot.text)]
 
 
 def keep(slots: Iterable[Slot], kept: Sequence[Delta]) -> None:

@@ -86,8 +86,16 @@ class JSONStream(ABC):
             readable = not frame.deltas or frame.deltas[0].channel != RAW
             yield frame if readable else Frame(frame.raw)
 
+    def quick(self, data: bytes) -> Sequence[Delta] | None:
+        """The texts of the usual document, where a format can tell it cheaply; it must find what
+        ``slots`` and ``observe`` would. ``None``: read it the general way.
+        """
+        return None
+
     def read(self, raw: bytes, data: bytes, name: str) -> Frame:
         """The frame of one document; no byte of it goes uncounted."""
+        if (deltas := self.quick(data)) is not None:
+            return Frame(raw, deltas)
         if data == b"[DONE]":
             self._ended = True
             return Frame(raw)

@@ -8,7 +8,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.formats import gemini_array, gemini_chunks, responses_stream
+from support.formats import gemini_array, gemini_chunks, gemini_stream, responses_stream
 from support.wire import pieces_of, sse_data, sse_event
 
 from streamguard.core.json_lines import ArraySplitter, LineSplitter
@@ -85,6 +85,21 @@ def test_gemini_array_cut_in_its_first_element():
     docs = json.loads(got)
     assert docs[0]["candidates"][0]["content"]["parts"][0]["text"] == "one"
     assert docs[-1]["candidates"][0]["finishReason"] == "MAX_TOKENS"
+
+
+@pytest.mark.parametrize("start", [b"\xef\xbb\xbf", b"  ", b"\n \r\n\t", b""])
+@pytest.mark.parametrize("form", [gemini_array, gemini_stream])
+def test_gemini_streams_may_begin_with_blanks(start, form):
+    stream = start + form(["one two"])
+    for whole, pieces in (
+        (meter("gemini"), [stream]),
+        (meter("gemini"), [stream[i : i + 1] for i in range(len(stream))]),
+    ):
+        assert b"".join(map(whole.feed, pieces)) + whole.finish() == stream
+        other_field = form is gemini_stream and start[-1:] in (b" ", b"\t")  # " data" is not "data"
+        assert whole.counted == (0 if other_field else 2)
+    blank = meter("gemini")
+    assert blank.feed(start) + blank.finish() == start
 
 
 def test_gemini_errors_end_a_stream():
@@ -401,3 +416,40 @@ def test_headroom_is_tightened_by_counting():
     loose = whole.headroom
     whole.sync()
     assert loose < whole.headroom <= 100 - whole.counted
+
+
+# --- the quick way of reading
+
+
+NUMBERS = st.none() | st.integers(-1, 3) | st.just("1") | st.booleans()
+TEXTS = st.none() | st.text(max_size=3) | st.integers() | st.dictionaries(st.just("a"), st.none())
+EVENTS = {
+    "anthropic": st.fixed_dictionaries(
+        {"type": st.sampled_from(["content_block_delta", "content_block_start", "x", 5])},
+        optional={
+            "index": NUMBERS,
+            "delta": st.dictionaries(st.sampled_from(["text", "thinking", "partial_json", "type"]), TEXTS),
+        },
+    ),
+    "openai_responses": st.fixed_dictionaries(
+        {"type": st.sampled_from(["response.output_text.delta", "response.refusal.delta", "error"])},
+        optional={
+            "output_index": NUMBERS,
+            "content_index": NUMBERS,
+            "sequence_number": NUMBERS,
+            "delta": TEXTS,
+            "response": st.just({"id": "r"}) | st.none(),
+        },
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EVENTS)
+@given(data=st.data())
+def test_the_quick_way_reads_what_the_general_way_does(name, data):
+    quick, general = stream_named(name)(), stream_named(name)()
+    general.quick = lambda data: None
+    for event in data.draw(st.lists(EVENTS[name], max_size=4)):
+        assert deltas(quick, sse_event(event)) == deltas(general, sse_event(event))
+    assert quick.ended == general.ended
+    assert quick.end("cut", Usage()) == general.end("cut", Usage())

@@ -174,6 +174,9 @@ def test_an_event_over_the_cap_is_an_error(size):
 def test_only_takes_exactly_one_whole_one_line_event():
     splitter = EventSplitter(max_event=50)
     assert splitter.only(b'data: {"a":1}\n\n') == b'{"a":1}'
+    assert splitter.only(b"data: x\r\n\r\n") == b"x"
+    assert splitter.only(b"event: e\ndata: x\n\n") == b"x"
+    assert splitter.only(b"event: error\ndata: x\n\n") is None
     for other in (
         b"data: a\n",
         b"data: a\n\n\n",
@@ -181,6 +184,9 @@ def test_only_takes_exactly_one_whole_one_line_event():
         b"data: a\n\ndata: b\n\n",
         b"data:a\n\n",
         b"data: a\r\n\n",
+        b"data: a\r\n\r\n\r\n",
+        b"data: a\ndata: b\r\n\r\n",
+        b"event: x\r\ndata: b\r\n\r\n",
         b"event: x\n\n",
         b"\n\n",
         b"",
