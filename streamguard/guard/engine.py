@@ -10,6 +10,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
+import anyio.to_thread
+
 from streamguard.catalog import Catalog
 from streamguard.core.accounts import Grant, Refusal
 from streamguard.core.admission import Ask, Rates, Terms
@@ -96,6 +98,8 @@ class Engine:
                 await self.books.open()
                 await self.teller.open()
                 await warm_up()
+                # The first look-up loads the price list, which takes a while.
+                await anyio.to_thread.run_sync(self.catalog.model_info, "")
                 self._opened = True
 
     async def close(self) -> None:

@@ -128,7 +128,7 @@ async def test_a_client_that_leaves_before_the_headers(server, upstream, books, 
         task = asyncio.ensure_future(call)
         await asyncio.to_thread(wait_until, lambda: upstream.calls, "not called")
         task.cancel()
-        upstream.calls[0].wait_over()
+        await asyncio.to_thread(upstream.calls[0].wait_over)
         wait_until(lambda: book.settled, "not settled")
         assert book.settled[0].outcome == "disconnected"
         assert (await book.balance()).held == 0
