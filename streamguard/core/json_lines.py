@@ -25,8 +25,8 @@ class LineSplitter:
     def only(self, data: bytes) -> bytes | None:
         """The line, when ``data`` is exactly one and nothing is held back."""
         end = len(data) - 1
-        whole = data.find(b"\n") == end > 1 and not self._buffer and end < self._max_event
-        return data[:end].rstrip(b"\r") if whole else None
+        whole = data.find(b"\n") == end and not self._buffer and end < self._max_event
+        return (data.strip() or None) if whole else None
 
     def feed(self, data: bytes) -> Iterator[Event]:
         """The lines that ``data`` completes; bytes not taken stay for the next call."""

@@ -73,7 +73,9 @@ def test_one_line_alone():
     splitter = LineSplitter()
     assert splitter.only(b'{"a":1}\r\n') == b'{"a":1}'
     assert splitter.only(b'{"a":1}\n{}\n') is None
+    assert splitter.only(b"  x \n") == b"x" == next(splitter.feed(b"  x \n")).data
     assert splitter.only(b"\n") is None
+    assert splitter.only(b"") is None
 
 
 # --- Gemini
