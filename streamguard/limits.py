@@ -80,6 +80,9 @@ class Limit:
         timezone: IANA name, for calendar windows.
         where: only calls whose dimension has this value count, such as ``{"model": "gpt-4o"}``.
         soft: warn, never refuse.
+        unit: which of the amounts it holds.
+        amount: that in whole units: tokens, calls, or nano-dollars for a cost.
+        span: the window in seconds; ``None`` per request; 0 for a calendar month.
     """
 
     tokens: int | None = None
@@ -95,13 +98,16 @@ class Limit:
     timezone: str = "UTC"
     where: Mapping[str, str] = field(default_factory=dict)
     soft: bool = False
+    unit: Unit = field(init=False, repr=False, compare=False)
+    amount: int = field(init=False, repr=False, compare=False)
+    span: int | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the figures; raise ``ConfigurationError`` at the place that is wrong."""
         self._check_amount()
         self._check_scope()
-        span = parse_span(self.per)
-        if span is None and self.unit == "requests":
+        object.__setattr__(self, "span", parse_span(self.per))
+        if self.span is None and self.unit == "requests":
             message = "requests= needs a window: per='minute', 'hour', 'day', …"
             raise ConfigurationError(message)
         if not self.name:
@@ -113,6 +119,7 @@ class Limit:
             message = f"a Limit takes exactly one amount, got {given or 'none'}; one of {UNITS}"
             raise ConfigurationError(message)
         value: Any = getattr(self, given[0])
+        object.__setattr__(self, "unit", given[0])
         if given[0] == "cost":
             if isinstance(value, (float, bool)):
                 message = f"cost={value!r} is not exact; write it as a string, '{value}'"
@@ -120,6 +127,7 @@ class Limit:
         elif isinstance(value, bool) or not isinstance(value, int):
             message = f"{given[0]}={value!r} must be a whole number"
             raise ConfigurationError(message)
+        object.__setattr__(self, "amount", to_nano(value) if given[0] == "cost" else value)
         if self.amount < 0:
             message = f"{given[0]}={value!r} is negative; 0 refuses everything"
             raise ConfigurationError(message)
@@ -135,19 +143,3 @@ class Limit:
         by = f" by {'+'.join(self.scope)}" if self.scope else ""
         only = "".join(f" {key}={value}" for key, value in sorted(self.where.items()))
         return f"{getattr(self, self.unit)} {self.unit}/{per}{by}{only}"
-
-    @property
-    def unit(self) -> Unit:
-        """Which of the amounts this limit holds."""
-        return next(unit for unit in UNITS if getattr(self, unit) is not None)
-
-    @property
-    def amount(self) -> int:
-        """The amount in whole units: tokens, requests, or nano-dollars for a cost."""
-        value = getattr(self, self.unit)
-        return to_nano(value) if self.unit == "cost" else int(value)
-
-    @property
-    def span(self) -> int | None:
-        """The window in seconds; ``None`` per request; 0 for a calendar month."""
-        return parse_span(self.per)

@@ -13,7 +13,7 @@ from streamguard.errors import ConfigurationError
 from streamguard.guard.settings import Settings
 from streamguard.limits import Limit
 
-_LIMIT_KEYS = {field.name for field in fields(Limit)}
+_LIMIT_KEYS = {field.name for field in fields(Limit) if field.init}
 _SETTING_KEYS = {field.name for field in fields(Settings)} - {"limits"}
 
 
