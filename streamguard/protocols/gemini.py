@@ -239,21 +239,36 @@ class Gemini:
 
     def read_reply(self, request: Request, body: bytes) -> Reply:
         """Text and usage of a whole response; an empty Reply when it is not the protocol's."""
-        doc = fields.read_object(body)
-        return Reply(deltas_of(candidate_slots(doc)), read_usage(doc.get("usageMetadata")))
+        docs = _documents(body)
+        usage: dict[str, Any] = {}
+        for doc in docs:
+            usage |= fields.child(doc, "usageMetadata")
+        return Reply(deltas_of(_all_slots(docs)), read_usage(usage))
 
     def shorten_reply(self, request: Request, body: bytes, kept: Sequence[Delta]) -> bytes:
         """The whole response with its texts cut and ``finishReason: "MAX_TOKENS"``."""
-        doc = fields.read_object(body)
-        keep(candidate_slots(doc), kept)
-        for candidate in objects(doc.get("candidates")):
+        docs = _documents(body)
+        keep(_all_slots(docs), kept)
+        for candidate in (each for doc in docs for each in objects(doc.get("candidates"))):
             _drop_empty_calls(candidate)
+        for candidate in objects(docs[-1].get("candidates")) if docs else ():
             candidate["finishReason"] = "MAX_TOKENS"
-        return fields.write_json(doc)
+        return fields.write_json(docs if body.lstrip().startswith(b"[") else docs[0])
 
     def refusal(self, error: StreamGuardError, numbers: Mapping[str, Any]) -> Mapping[str, Any]:
         """Google's error object."""
         return refusal(error, numbers)
+
+
+def _documents(body: bytes) -> list[dict[str, Any]]:
+    """A reply, or all elements of a stream's array that was read as one."""
+    read = fields.read_json(body)
+    return objects(read if isinstance(read, list) else [read])
+
+
+def _all_slots(docs: Sequence[dict[str, Any]]) -> Iterator[Slot]:
+    for doc in docs:
+        yield from candidate_slots(doc)
 
 
 def _field(body: Mapping[str, Any], name: str) -> str:

@@ -59,6 +59,7 @@ class _Chunk(msgspec.Struct, gc=False):
     created: Any = None
     usage: Any = None
     error: Any = None
+    x_groq: Any = None
 
 
 decode_chunk = msgspec.json.Decoder(_Chunk).decode
@@ -136,8 +137,8 @@ class ChatStream(JSONStream):
             self._reported = self._reported.merged(read_usage(chunk.usage))
             if not chunk.choices:
                 return Frame(raw, (), not self._wants_usage)
-        if chunk.error is not None:
-            self._ended = True
+        if chunk.error is not None or chunk.x_groq is not None:
+            return super().read(raw, data, name)
         deltas = self._texts(chunk.choices)
         return super().read(raw, data, name) if deltas is None else Frame(raw, deltas)
 
@@ -166,6 +167,8 @@ class ChatStream(JSONStream):
         if doc.get("error") or name == "error":
             self._ended = True
         usage, choices = doc.get("usage"), objects(doc.get("choices"))
+        groq = fields.child(doc, "x_groq").get("usage")  # where usage was not asked for
+        self._reported = self._reported.merged(read_usage(groq))
         self._reported = self._reported.merged(read_usage(usage))
         for choice in choices:
             self._open[_index(choice)] = choice.get("finish_reason") is None

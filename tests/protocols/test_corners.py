@@ -119,6 +119,20 @@ def test_gemini_errors_end_a_stream():
     ]
 
 
+def test_gemini_array_read_as_one_reply():
+    protocol = protocol_named("gemini")
+    request = protocol.parse({"contents": []}, "/v1beta/models/m:streamGenerateContent")
+    body = gemini_array(["one two", " three"])
+    reply = protocol.read_reply(request, body)
+    assert [delta.text for delta in reply.deltas] == ["one two", " three"]
+    assert reply.usage.fields()[:2] == (7, 90)
+    cut = json.loads(protocol.shorten_reply(request, body, [Delta((0, "content"), "one")]))
+    texts = [doc["candidates"][0]["content"]["parts"][0]["text"] for doc in cut]
+    assert texts == ["one", "", ""]
+    assert cut[-1]["candidates"][0]["finishReason"] == "MAX_TOKENS"
+    assert json.loads(protocol.shorten_reply(request, b"[]", [])) == []
+
+
 def test_gemini_waits_for_every_candidate():
     request = protocol_named("gemini").parse(
         {"contents": [], "generationConfig": {"candidateCount": 2}},

@@ -302,6 +302,16 @@ def test_usage_of_many_hosts(usage, expected):
     assert reply.usage == expected
 
 
+def test_groq_puts_usage_elsewhere_when_it_was_not_asked_for():
+    state = CHAT.stream(parse(stream=True))
+    chunk = chat_chunk(
+        {}, "stop", x_groq={"id": "r", "usage": {"prompt_tokens": 2, "completion_tokens": 1}}
+    )
+    (frame,) = state.feed(chunk)
+    assert not frame.hidden
+    assert state.reported == Usage(2, 1)
+
+
 def test_usage_beside_a_finish_is_read_and_left_in_place():
     state = CHAT.stream(parse(stream=True))
     chunk = chat_chunk({}, "stop", usage={"prompt_tokens": 2, "completion_tokens": 1})
