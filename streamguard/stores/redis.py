@@ -42,7 +42,7 @@ _remembered = msgspec.json.Decoder(list[Demand]).decode
 
 
 class RedisStore:
-    """The books in Redis; ``connect`` makes a ``redis.asyncio`` client.
+    """The books in Redis; ``connect`` makes a ``RedisPipe`` or a ``RedisCluster``.
 
     ``timeout`` is seconds for each call, after which ``StoreUnavailableError`` is raised; at
     most ``connections`` calls are under way at once, the others wait within their timeout.
@@ -55,7 +55,7 @@ class RedisStore:
         *,
         cluster: bool = False,
         timeout: float = 1.0,
-        connections: int = 64,
+        connections: int = 10_000,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.timeout = timeout

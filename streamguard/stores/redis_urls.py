@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import RedisCluster
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
 from streamguard.errors import ConfigurationError
 from streamguard.stores.redis import RedisStore
+from streamguard.stores.redis_pipe import RedisPipe
 
 SENTINEL_PORT = 26_379
+
+CONNECTIONS = 64
+"""Calls under way at once on a Cluster, where each takes a connection of its own."""
 
 
 def from_url(url: str) -> RedisStore:
@@ -32,7 +38,9 @@ def from_url(url: str) -> RedisStore:
     scheme, _, kind = parts.scheme.partition("+")
     if kind == "cluster":
         target = "redis" + bare.removeprefix(parts.scheme)
-        return RedisStore(_cluster(target, timeout), cluster=True, timeout=timeout)
+        return RedisStore(
+            _cluster(target, timeout), cluster=True, timeout=timeout, connections=CONNECTIONS
+        )
     if kind == "sentinel":
         return RedisStore(_sentinel(bare, timeout), timeout=timeout)
     if scheme == "valkey":
@@ -52,23 +60,46 @@ def _without_timeout(query: str) -> str:
     return "&".join(part for part in query.split("&") if not part.startswith("timeout="))
 
 
-def _options(timeout: float) -> dict[str, Any]:
-    """One more attempt on a broken connection: every operation is idempotent. The store bounds
-    the whole call's time; the socket's own limit only ends a connection attempt.
-    """
-    return {
-        "retry": Retry(NoBackoff(), 1),
-        "socket_timeout": None,
-        "socket_connect_timeout": timeout,
-    }
-
-
 def _single(url: str, timeout: float) -> Callable[[], Any]:
-    return lambda: Redis.from_url(url, **_options(timeout))
+    try:
+        known = parse_url(url)
+    except ValueError as error:
+        message = f"the Redis URL is not one redis-py reads: {error}"
+        raise ConfigurationError(message) from error
+    tls = _tls(known) if known.get("connection_class") is not None else None
+    host, port = known.get("host", "localhost"), known.get("port", 6379)
+
+    async def find() -> tuple[str, int]:
+        return host, port
+
+    return lambda: RedisPipe(
+        find,
+        username=known.get("username"),
+        password=known.get("password"),
+        db=int(known.get("db", 0)),
+        tls=tls,
+        patience=timeout,
+    )
+
+
+def _tls(known: Mapping[str, Any]) -> ssl.SSLContext:
+    """The context of ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, ``ssl_cert_reqs``."""
+    context = ssl.create_default_context(cafile=known.get("ssl_ca_certs"))
+    if known.get("ssl_certfile"):
+        context.load_cert_chain(known["ssl_certfile"], known.get("ssl_keyfile"))
+    if known.get("ssl_cert_reqs") == "none":
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _cluster(url: str, timeout: float) -> Callable[[], Any]:
-    return lambda: RedisCluster.from_url(url, **_options(timeout))
+    """One more attempt on a broken connection: every operation is idempotent. The store bounds
+    the whole call's time; the socket's own limit only ends a connection attempt.
+    """
+    return lambda: RedisCluster.from_url(
+        url, retry=Retry(NoBackoff(), 1), socket_timeout=None, socket_connect_timeout=timeout
+    )
 
 
 def _sentinel(url: str, timeout: float) -> Callable[[], Any]:
@@ -79,15 +110,25 @@ def _sentinel(url: str, timeout: float) -> Callable[[], Any]:
         message = "a Sentinel URL needs the service: redis+sentinel://host:26379/mymaster"
         raise ConfigurationError(message)
     username, _, password = login.partition(":")
-    options = {
-        **_options(timeout),
-        "db": int(database or 0),
-        "username": username or None,
-        "password": password or None,
-    }
     places = [_host(host) for host in hosts.split(",")]
-    sentinel: Callable[..., Any] = Sentinel
-    return lambda: sentinel(places, **_options(timeout)).master_for(service, **options)
+
+    async def find() -> tuple[str, int]:
+        watch: Callable[..., Any] = Sentinel
+        sentinel = watch(places, socket_timeout=timeout, socket_connect_timeout=timeout)
+        try:
+            host, port = await sentinel.discover_master(service)
+            return host, int(port)
+        finally:
+            for client in sentinel.sentinels:
+                await client.aclose()
+
+    return lambda: RedisPipe(
+        find,
+        username=username or None,
+        password=password or None,
+        db=int(database or 0),
+        patience=timeout,
+    )
 
 
 def _host(text: str) -> tuple[str, int]:

@@ -423,27 +423,28 @@ def test_cluster_with_a_master_down_is_unavailable_and_undone():
         assert with_store(url, work) == [(0, 0)] * 8
 
 
+def found(store):
+    return asyncio.run(store._connect()._find())
+
+
 def test_urls():
-    assert open_store("rediss://h:1/2?timeout=2.5").timeout == 2.5
-    assert open_store("valkey://h:1")._connect().get_connection_kwargs()["host"] == "h"
-    assert open_store("redis://h/3?timeout=9")._connect().get_connection_kwargs()["db"] == 3
+    assert open_store("rediss://h:1/2?timeout=2.5&ssl_cert_reqs=none").timeout == 2.5
+    assert found(open_store("valkey://h:1")) == ("h", 1)
+    pipe = open_store("redis://ann:pw@h/3?timeout=9")._connect()
+    assert (pipe._login, pipe._db, pipe._tls, pipe._patience) == (["ann", "pw"], 3, None, 9)
     assert open_store("redis+cluster://h:7")._cluster
-    with pytest.raises(ConfigurationError, match="seconds"):
-        open_store("redis://h?timeout=soon")
-    with pytest.raises(ConfigurationError, match="service"):
-        open_store("redis+sentinel://h:1")
+    for url, match in [
+        ("redis://h?timeout=soon", "seconds"),
+        ("redis://h:x", "redis-py reads"),
+        ("redis+sentinel://h:1", "service"),
+    ]:
+        with pytest.raises(ConfigurationError, match=match):
+            open_store(url)
 
 
 def test_sentinel_url():
-    store = open_store("redis+sentinel://ann:pw@h1:1,h2/main/4")
-    pool = store._connect().connection_pool
-    assert pool.service_name == "main"
-    assert [s.get_connection_kwargs()["port"] for s in pool.sentinel_manager.sentinels] == [
-        1,
-        26_379,
-    ]
-    assert pool.connection_kwargs["db"] == 4
-    assert pool.connection_kwargs["username"] == "ann"
+    pipe = open_store("redis+sentinel://ann:pw@h1:1,h2/main/4")._connect()
+    assert (pipe._login, pipe._db) == (["ann", "pw"], 4)
 
 
 def test_missing_package_says_what_to_install(monkeypatch):
@@ -455,18 +456,25 @@ def test_missing_package_says_what_to_install(monkeypatch):
         open_store("redis://h")
 
 
-def test_connections_are_bounded(server):
-    async def work(store):
-        wanted = demand("many", 10**9)
-        await asyncio.gather(*(reserve(store, f"m{n}", wanted) for n in range(100)))
-        return len(store._client.connection_pool._available_connections)
-
+def test_calls_under_way_are_bounded(cluster):
     async def go():
-        limited = RedisStore(open_store(server.url)._connect, connections=4, timeout=10)
-        await limited.open()
-        try:
-            return await work(limited)
-        finally:
-            await limited.close()
+        one = open_store(cluster)
+        store = RedisStore(one._connect, cluster=True, connections=2, timeout=10)
+        await store.open()
+        busy, most, command = 0, 0, store._command
 
-    assert asyncio.run(go()) <= 4
+        async def counted(*words):
+            nonlocal busy, most
+            busy += 1
+            most = max(most, busy)
+            try:
+                return await command(*words)
+            finally:
+                busy -= 1
+
+        store._command = counted
+        await asyncio.gather(*(reserve(store, f"m{n}", demand("many", 10**9)) for n in range(20)))
+        await store.close()
+        return most
+
+    assert asyncio.run(go()) == 2
