@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -72,7 +71,7 @@ class Engine:
         self.books = Bookkeeper(open_store(store), settings, self.teller.store_error)
         self.counter = PromptCounter()
         self._refusals = Refusals()
-        self._recourse = Recourse(settings, self.catalog, self.teller, self.counter, self._limits)
+        self._recourse = Recourse(settings, self.catalog, self.teller, self.counter)
         self._learner = OutputLearner()
         self._opened = False
         self._lock = asyncio.Lock()
@@ -247,7 +246,7 @@ class Engine:
 
     async def _assess(self, subject: Subject) -> Assessment:
         request = subject.request
-        limits = await self._limits(subject.identity, request.model)
+        limits = await self.settings.limits_for(subject.identity, request.model)
         grew: dict[str, int] = {}
         try:
             if not self.settings.observe:
@@ -277,15 +276,6 @@ class Engine:
 
     def _refused(self, subject: Subject, error: StreamGuardError) -> None:
         self.teller.refused(subject, error, repeated=isinstance(error, OversizedRetryError))
-
-    async def _limits(self, identity: Identity, model: str) -> Sequence[Limit]:
-        limits = self.settings.limits
-        if callable(limits):
-            found = limits(identity, model)
-            limits = await found if inspect.isawaitable(found) else found
-        if self.settings.observe:
-            limits = [replace(limit, soft=True) for limit in limits]
-        return limits
 
     def _rates(self, request: Request) -> Rates:
         info = self.catalog.model_info(request.model)

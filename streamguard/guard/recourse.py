@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from streamguard.catalog import Catalog
@@ -21,11 +21,9 @@ from streamguard.guard.counter import PromptCounter
 from streamguard.guard.settings import Settings
 from streamguard.guard.teller import Teller
 from streamguard.guard.waiting import Waiting, WaitingRoom
-from streamguard.identity import Identity
 from streamguard.limits import Limit
 
 Attempt = Callable[[Subject], Awaitable[Call]]
-Limits = Callable[[Identity, str], Awaitable[Sequence[Limit]]]
 
 REFUSALS = (BudgetExceededError, ContextWindowExceededError, OversizedRetryError)
 
@@ -39,14 +37,11 @@ class Recourse:
         catalog: Catalog,
         teller: Teller,
         counter: PromptCounter,
-        limits: Limits,
     ) -> None:
-        """``limits`` looks up the limits of an identity and a model."""
         self._settings = settings
         self._catalog = catalog
         self._teller = teller
         self._counter = counter
-        self._limits = limits
         self._room: WaitingRoom | None = None
         if settings.queue is not None:
             self._room = WaitingRoom(settings.queue, teller)
@@ -82,7 +77,7 @@ class Recourse:
         return self._told(await room.wait(subject, error, limit, attempt))
 
     async def _limit(self, subject: Subject, error: StreamGuardError) -> Limit | None:
-        limits = await self._limits(subject.identity, subject.request.model)
+        limits = await self._settings.limits_for(subject.identity, subject.request.model)
         return next((limit for limit in limits if limit.name == error.limit_name), None)
 
     async def _sized(self, subject: Subject) -> Subject:
@@ -114,7 +109,7 @@ class Recourse:
         request = subject.request
         least = self._settings.min_output * request.choices
         size = Size(await self._tokens(subject, request.model), least)
-        limits = await self._limits(subject.identity, request.model)
+        limits = await self._settings.limits_for(subject.identity, request.model)
         others = [self._candidate(model) for model in self._settings.fallback]
         found = helpful(cause, self._candidate(request.model), others, size, limits)
         return [each.model for each in found]

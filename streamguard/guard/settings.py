@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from streamguard.core.room import Fit
@@ -117,6 +118,14 @@ class Settings:
                 raise ConfigurationError(message)
         if not callable(self.limits):
             _check_names(self.limits)
+
+    async def limits_for(self, identity: Identity, model: str) -> Sequence[Limit]:
+        """The limits of a call, looked up where they are; all soft where nothing is refused."""
+        limits = self.limits
+        if callable(limits):
+            found = limits(identity, model)
+            limits = await found if inspect.isawaitable(found) else found
+        return [replace(limit, soft=True) for limit in limits] if self.observe else limits
 
     def output_cap(self, request: Request) -> int:
         """The client's own cap for a choice, or the policy's reserve."""
