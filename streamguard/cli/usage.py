@@ -92,14 +92,16 @@ def _ask(db: str, asked: dict[str, Any]) -> dict[str, Any]:
     except ImportError as error:
         raise ConfigurationError("the ledger needs pip install 'streamguard[sql]'") from error
     only: dict[str, str] = {name: asked[name] for name in DIMENSIONS if asked[name] is not None}
+    engine = _engine(db)
     try:
-        ledger = Ledger(_engine(db))
-        return _answers(ledger, Period(asked["since"], asked["until"], only), asked)
+        return _answers(Ledger(engine), Period(asked["since"], asked["until"], only), asked)
     except SQLAlchemyError as error:
         raise ConfigurationError(
             f"cannot read a usage ledger at {_shown(db)} ({type(error).__name__}); is it the one "
             "that LedgerSink writes, and can it be reached?"
         ) from error
+    finally:
+        engine.dispose()
 
 
 def _engine(db: str) -> Any:

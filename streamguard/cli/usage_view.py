@@ -36,8 +36,7 @@ def show(found: Found) -> None:
     _totals(console, found["totals"])
     for by, rows in found.get("top", {}).items():
         _table(console, f"by {by}", (by, *_FIGURES), rows)
-    if found.get("series"):
-        console.print(chart(found["series"], found["step"]), markup=False, soft_wrap=True)
+    console.print(chart(found["series"], found["step"]), markup=False, soft_wrap=True)
     if "outliers" in found:
         title = f"calls over {found['over']:,} tokens"
         _table(console, title, _OUTLIER, found["outliers"])

@@ -65,11 +65,12 @@ class LedgerSink:
         self._spool = self._new_spool()
         self._writer = self._new_writer()
         self._pid: int | None = None
+        self._dropped = 0
 
     @property
     def dropped(self) -> int:
         """Rows that were lost because the spool was full or its disk was."""
-        return self._spool.dropped
+        return self._dropped + self._spool.dropped
 
     @property
     def pending_bytes(self) -> int:
@@ -105,13 +106,9 @@ class LedgerSink:
     async def close(self) -> None:
         """Write the rest. What cannot be written in time stays spooled for the next process."""
         deadline = time.monotonic() + self._close_seconds
-        done = await anyio.to_thread.run_sync(self._writer.stop, deadline)
-        if not done:
-            self._complaints.say("usage_ledger_rows_left", spooled_bytes=self.pending_bytes)
-        if self._writer.running:  # it hangs in the database: its segments stay its own
-            self._spool = self._new_spool()
-        else:
-            self._spool.close()
+        await anyio.to_thread.run_sync(self._writer.stop, deadline)
+        self._dropped += self._spool.dropped
+        self._spool = self._new_spool()
         self._writer, self._pid = self._new_writer(), None
 
     def _new_spool(self) -> Spool:

@@ -20,6 +20,7 @@ from streamguard.sinks.report import Complaints
 from streamguard.sinks.spool import Spool
 
 UNREACHABLE = "usage_ledger_unreachable"
+DROPPED = "usage_ledger_rows_dropped"
 REJECTED = "rejected.jsonl"
 _ADOPT_SECONDS = 10.0
 _LONGEST_PAUSE = 5.0
@@ -56,10 +57,14 @@ class LedgerWriter:
         self._told_dropped = 0
         self._stopping = threading.Event()
         self._draining = threading.Lock()
+        self._ending = threading.Lock()
+        self._finished = True
+        self._abandoned = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin to write in the background."""
+        self._finished = False
         self._thread = threading.Thread(target=self._run, name="streamguard-ledger", daemon=True)
         self._thread.start()
 
@@ -93,20 +98,24 @@ class LedgerWriter:
             self._draining.release()
 
     def stop(self, deadline: float) -> bool:
-        """End the thread and write the rest; False when rows stay spooled."""
+        """End the thread, write the rest and let go; False when rows stay spooled.
+
+        A thread that hangs in the database lets go by itself when it comes back.
+        """
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(max(0.0, deadline - self._clock()))
-        done = self.drain(deadline)
+        with self._ending:
+            self._abandoned = not self._finished
+        done = not self._abandoned and self.drain(deadline)
+        self._complaints.over(DROPPED)
         self._tell_dropped()
-        if not self.running:
-            self._engine.dispose()
+        if not done:
+            left = self._spool.pending_bytes
+            self._complaints.say("usage_ledger_rows_left", spooled_bytes=left)
+        if not self._abandoned:
+            self._let_go()
         return done
-
-    @property
-    def running(self) -> bool:
-        """Whether the thread is still at work."""
-        return self._thread is not None and self._thread.is_alive()
 
     def forked(self) -> None:
         """In a child process: leave the connections to the parent."""
@@ -118,6 +127,14 @@ class LedgerWriter:
             reached = self.drain()
             pause = self._flush_seconds if reached else min(_LONGEST_PAUSE, pause * 2)
             self._tell_dropped()
+        with self._ending:
+            self._finished = True
+            if self._abandoned:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        self._engine.dispose()
+        self._spool.close()
 
     def _drain(self, deadline: float) -> bool:
         self._adopt()
@@ -139,7 +156,7 @@ class LedgerWriter:
     def _tell_dropped(self) -> None:
         if self._spool.dropped > self._told_dropped:
             self._told_dropped = self._spool.dropped
-            self._complaints.say("usage_ledger_rows_dropped", rows=self._spool.dropped)
+            self._complaints.say(DROPPED, rows=self._spool.dropped)
 
     def _commit(self, lines: Sequence[bytes]) -> bool:
         try:

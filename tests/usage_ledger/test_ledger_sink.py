@@ -271,13 +271,11 @@ def test_a_database_that_hangs_does_not_hold_up_close(tmp_path, reports, monkeyp
         monkeypatch.setattr(sink._writer._inserter, "insert", hang)
         sink.emit(settled(1))
         assert await asyncio.to_thread(hung.wait, 20)
-        stuck = sink._writer
+        thread = sink._writer._thread
         await sink.close()
-        assert stuck.running
+        assert thread.is_alive()
         let_go.set()
-        await asyncio.to_thread(stuck._thread.join)
-        stuck._spool.forked()  # the process ends
-        stuck._engine.dispose()
+        await asyncio.to_thread(thread.join)
 
     asyncio.run(go())
     assert reports.names == ["usage_ledger_rows_left"]
@@ -445,3 +443,88 @@ def test_postgresql_can_partition_the_table_by_time():
             )
         engine.dispose()
     assert USAGE.name in METADATA.tables
+
+
+def test_no_time_to_close_leaves_the_rows_to_the_next(new_sink, database, reports):
+    run(new_sink(close_seconds=0, flush_seconds=60), settled(1))
+    assert reports.names == ["usage_ledger_rows_left"]
+    assert ids(database) == []
+    run(new_sink())
+    assert ids(database) == ["sg-1"]
+
+
+def test_emitting_before_open_and_closing_unopened_are_fine(new_sink, database):
+    async def go():
+        sink = new_sink()
+        sink.emit(settled(1))
+        await sink.open()
+        await sink.close()
+        await new_sink().close()
+
+    asyncio.run(go())
+    assert ids(database) == ["sg-1"]
+
+
+def test_after_a_fork_spool_thread_and_connections_are_new(new_sink, tmp_path, monkeypatch):
+    """The same as the real fork above, seen from inside."""
+    url = f"sqlite:///{tmp_path}/usage.db"
+
+    async def go():
+        sink = new_sink(url=url, flush_seconds=60)
+        await sink.open()
+        sink.emit(settled(1))
+        parents = sink._writer
+        with monkeypatch.context() as child:
+            child.setattr(os, "getpid", lambda: -1)
+            sink.emit(settled(2))
+            assert sink._writer is not parents
+            await sink.close()
+        parents._stopping.set()
+        await asyncio.to_thread(parents._thread.join)
+
+    asyncio.run(go())
+    assert ids(url) == ["sg-1", "sg-2"]
+
+
+def test_close_while_a_flush_hangs_leaves_the_rows(tmp_path, reports, monkeypatch):
+    url = f"sqlite:///{tmp_path}/usage.db"
+    hung, let_go = threading.Event(), threading.Event()
+
+    async def go():
+        settings = {"flush_seconds": 60, "close_seconds": 0.2, "report": reports}
+        sink = LedgerSink(url, spool=tmp_path / "spool", **settings)
+        await sink.open()
+        writer = sink._writer
+        real = writer._inserter.insert
+
+        def hang(lines):
+            hung.set()
+            let_go.wait(20)
+            real(lines)
+
+        monkeypatch.setattr(writer._inserter, "insert", hang)
+        sink.emit(settled(1))
+        flush = asyncio.create_task(sink.flush())
+        assert await asyncio.to_thread(hung.wait, 20)
+        await sink.close()
+        let_go.set()
+        assert await flush
+        writer._engine.dispose()
+
+    asyncio.run(go())
+    assert reports.names == ["usage_ledger_rows_left"]
+    run(LedgerSink(url, spool=tmp_path / "spool", report=reports))
+    assert ids(url) == ["sg-1"]
+
+
+def test_when_time_is_up_nothing_more_is_written(new_sink, database):
+    async def go():
+        sink = new_sink(flush_seconds=60)
+        await sink.open()
+        sink.emit(settled(1))
+        assert not sink._writer.drain(time.monotonic() - 1)
+        assert sink.pending_bytes > 0
+        await sink.close()
+
+    asyncio.run(go())
+    assert ids(database) == ["sg-1"]
