@@ -154,3 +154,45 @@ def _joined(client: redis.Redis, masters: int) -> bool:
 def _parse(text) -> dict[str, str]:
     text = text.decode() if isinstance(text, bytes) else text
     return dict(line.split(":", 1) for line in text.split() if ":" in line)
+
+
+class Sentinel(RedisServer):
+    """A Sentinel that alone decides to fail ``main`` over when its master is silent 300 ms."""
+
+    def __init__(self, master: RedisServer) -> None:
+        super().__init__()
+        self.config = Path(self.folder, "sentinel.conf")
+        self.config.write_text(
+            f"port {self.port}\n"
+            f"sentinel monitor main 127.0.0.1 {master.port} 1\n"
+            "sentinel down-after-milliseconds main 300\n"
+            "sentinel failover-timeout main 3000\n"
+        )
+
+    def start(self) -> None:
+        words = [BINARY, str(self.config), "--sentinel", "--dir", self.folder]
+        self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+        self.wait_for(lambda client: client.ping())
+
+
+@contextlib.contextmanager
+def redis_sentinel():
+    """A master, its replica and a Sentinel, in step."""
+    master = RedisServer()
+    replica = RedisServer("--replicaof", "127.0.0.1", str(master.port))
+    sentinel = Sentinel(master)
+    servers = [master, replica, sentinel]
+    try:
+        for server in servers:
+            server.start()
+        master.wait_for(lambda client: client.wait(1, 100) == 1)
+        sentinel.wait_for(lambda client: _replicas(client) == 1)
+        yield servers
+    finally:
+        for server in servers:
+            server.close()
+
+
+def _replicas(client: redis.Redis) -> int:
+    info = client.execute_command("SENTINEL", "REPLICAS", "main")
+    return len(info)
