@@ -79,6 +79,11 @@ class StreamMeter:
         return sum(meter.upper for meter in self._meters.values())
 
     @property
+    def nearly(self) -> int:
+        """``observed`` for a look from outside, also from another thread: changes nothing."""
+        return sum(meter.nearly for meter in list(self._meters.values()))
+
+    @property
     def reported(self) -> Usage:
         """Usage the provider reported so far."""
         return self._state.reported

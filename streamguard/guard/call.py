@@ -42,6 +42,7 @@ class Call:
         body: the body to send: the client's own object when nothing had to change.
         observed: nothing of the call is clamped or cut.
         fund: what the reservation holds, for calls made inside this one.
+        meters: of its response streams.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Call:
         self.body = self._rewritten()
         self._outer = outer
         self._drawn = drawn
-        self._meters: list[StreamMeter] = []
+        self.meters: list[StreamMeter] = []
         self._finished = False
         self._began = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
@@ -117,7 +118,7 @@ class Call:
             allowance,
             soft=settings.graceful_tokens if settings.ending == "graceful" else None,
         )
-        self._meters.append(meter)
+        self.meters.append(meter)
         return meter
 
     def end(self, meter: StreamMeter) -> bytes:
@@ -161,7 +162,7 @@ class Call:
         self.extensible = granted > 0 and self._held < self.ceiling
         more, self.allowance = self._allowed() - self.allowance, self._allowed()
         self.fund.add(more)
-        for meter in self._meters:
+        for meter in self.meters:
             meter.extend(more)
         return more
 
@@ -208,6 +209,7 @@ class Call:
         if self._finished:
             return Usage()
         self._finished = True
+        self._engine.open_calls.discard(self)
         if self._timer is not None:
             self._timer.cancel()
         self.extensible = False

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakSet
 
 import anyio.to_thread
 
@@ -73,6 +74,7 @@ class Engine:
         self._refusals = Refusals()
         self._recourse = Recourse(settings, self.catalog, self.teller, self.counter)
         self._learner = OutputLearner()
+        self.open_calls: WeakSet[Call] = WeakSet()
         self._opened = False
         self._lock = asyncio.Lock()
 
@@ -197,6 +199,7 @@ class Engine:
             terms = replace(assessment.terms, demands=(), limits=())
             assessment = replace(assessment, terms=terms)
         call = Call(self, assessment, grant, outer=outer, drawn=drawn)
+        self.open_calls.add(call)
         self.teller.admitted(assessment, call.allowance, grant)
         self.teller.crossed(assessment, grant)
         return call
