@@ -1,10 +1,10 @@
 """Rows lost when processes are killed and when the database is away: must be 0.
 
-    python benchmarks/usage_ledger_outage.py [--quick] [--json] [--db URL]
+    python benchmarks/usage_ledger_outage.py [--quick] [--json]
 
 PostgreSQL is reached through a proxy that is down for a minute (2 s with --quick) while calls
 are settled; then processes that settle as fast as they can are killed with SIGKILL, ten times
-(twice), on PostgreSQL and on SQLite.
+(twice), on PostgreSQL and on SQLite. STREAMGUARD_TEST_POSTGRES names the server's database.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from support.databases import Proxy  # noqa: E402
+from support.databases import Proxy, postgres_schema  # noqa: E402
 from support.events import settled  # noqa: E402
-from usage_ledger import with_schema  # noqa: E402
 
 from streamguard.sinks.ledger import LedgerSink  # noqa: E402
 from streamguard.sinks.ledger_database import connect  # noqa: E402
@@ -91,17 +90,14 @@ async def replay(url: str, spool: str) -> None:
     await sink.close()
 
 
-def measure(given: str, folder: str, *, quick: bool) -> list[dict[str, object]]:
-    url = f"{given}?options=-csearch_path%3Dbench_{os.getpid()}"
-    with_schema(url, create=True)
+def measure(folder: str, *, quick: bool) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
-    try:
-        with Proxy("127.0.0.1", 5432) as proxy:
-            behind = url.replace(":5432", f":{proxy.port}")
-            seconds = 2.0 if quick else 60.0
-            figures = asyncio.run(outage(behind, proxy, f"{folder}/a", seconds))
-            lost = {f"out-{n}" for n in range(int(figures["settled"]))} - ids(url)
-            rows.append({"case": f"outage of {seconds:.0f} s", **figures, "lost": len(lost)})
+    with postgres_schema() as url, Proxy("127.0.0.1", 5432) as proxy:
+        seconds = 2.0 if quick else 60.0
+        behind = url.replace(":5432", f":{proxy.port}")
+        figures = asyncio.run(outage(behind, proxy, f"{folder}/a", seconds))
+        lost = {f"out-{n}" for n in range(int(figures["settled"]))} - ids(url)
+        rows.append({"case": f"outage of {seconds:.0f} s", **figures, "lost": len(lost)})
         for name, target in (("postgresql", url), ("sqlite", f"sqlite:///{folder}/usage.db")):
             rounds = 2 if quick else 10
             sent = killed(target, f"{folder}/{name}", rounds)
@@ -109,8 +105,6 @@ def measure(given: str, folder: str, *, quick: bool) -> list[dict[str, object]]:
             lost = sent - ids(target)
             case = f"{rounds} x kill -9, {name}"
             rows.append({"case": case, "settled": len(sent), "lost": len(lost)})
-    finally:
-        with_schema(url, create=False)
     return rows
 
 
@@ -118,10 +112,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--db", default="postgresql://postgres@127.0.0.1:5432/test")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure(given.db, folder, quick=given.quick)
+        rows = measure(folder, quick=given.quick)
     if given.json:
         print(json.dumps(rows))
         return

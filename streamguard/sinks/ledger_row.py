@@ -9,7 +9,7 @@ import msgspec
 from streamguard.sinks.schema import identifier
 from streamguard.usage import UsageEvent
 
-TERMINAL = frozenset({"settled", "released", "refused", "retry_refused"})
+TERMINAL = frozenset({"settled", "released", "refused", "retry_refused", "cached"})
 """Events that end a call: exactly one a call becomes a row. A cut is the outcome of a settled."""
 
 _MOST = 2**63 - 1

@@ -64,7 +64,7 @@ REQUESTS = Instrument(
     "streamguard.requests",
     "counter",
     "{request}",
-    "Guarded calls by how they ended: completed, cut, refused, ….",
+    "Guarded calls by how they ended: completed, cut, refused, cached, ….",
     ("streamguard.outcome", "streamguard.tenant", "streamguard.feature"),
 )
 REFUSALS = Instrument(
@@ -155,6 +155,8 @@ def _points(event: UsageEvent) -> Iterator[_Raw]:
         yield REFUSALS, 1, (event.code, event.limit_name, who.tenant)
         if event.code == "budget_exceeded":
             yield from _budget(event)
+    elif event.event == "cached":
+        yield REQUESTS, 1, ("cached", event.identity.tenant, event.identity.feature)
     elif event.event in ("settled", "released"):
         yield from _ended(event)
 

@@ -21,7 +21,7 @@ from streamguard.sinks.measures import (
 from streamguard.sinks.schema import flatten, identifier
 from streamguard.usage import UsageEvent
 
-_ENDED = frozenset({"settled", "released", "refused", "retry_refused"})
+_ENDED = frozenset({"settled", "released", "refused", "retry_refused", "cached"})
 
 
 class OtelSink:

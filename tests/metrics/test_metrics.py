@@ -141,6 +141,8 @@ def test_budgets_and_refusals_are_seen(otel):
     assert otel.only("streamguard.refusals", error__type="budget_exceeded").value == 1
     assert otel.only("streamguard.requests", streamguard__outcome="refused").value == 2
     assert otel.only("streamguard.requests", streamguard__outcome="cut").value == 1
+    otel.feed(dataclasses.replace(settled(9), event="cached"))
+    assert otel.only("streamguard.requests", streamguard__outcome="cached").value == 1
     assert otel.only("streamguard.cost.usd").value == pytest.approx(0.00036)
     assert otel.only("streamguard.tokens", gen_ai__token__type="input").value == 300
 

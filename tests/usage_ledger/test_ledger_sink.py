@@ -77,8 +77,9 @@ def test_each_ended_call_is_one_row_however_often_it_is_told(new_sink, database,
         dataclasses.replace(settled(9), event=name) for name in ("preflight", "cut", "started")
     ]
     run(new_sink(), settled(1), *others, refused(2), settled(1))
-    run(new_sink(), settled(1), settled(3))
-    assert ids(database) == ["sg-1", "sg-2", "sg-3"]
+    cached = dataclasses.replace(settled(4), event="cached", charged=None)
+    run(new_sink(), settled(1), settled(3), cached)
+    assert ids(database) == ["sg-1", "sg-2", "sg-3", "sg-4"]
     assert reports == []
 
 
