@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from streamguard.catalog import Catalog
 from streamguard.guard.config import read_config
 from streamguard.guard.engine import Engine
-from streamguard.guard.settings import Settings, as_queue
+from streamguard.guard.settings import Cache, Queue, Settings, as_option
 from streamguard.identity import Identity
 from streamguard.limits import Limit
 from streamguard.sinks.base import Sink
@@ -52,8 +52,8 @@ class Guard(Engine):
             from streamguard.planner.fitting import as_fit
 
             settings["fit"] = as_fit(settings["fit"])
-        if "queue" in settings:
-            settings["queue"] = as_queue(settings["queue"])
+        settings["queue"] = as_option(Queue, settings.get("queue"))
+        settings["cache"] = as_option(Cache, settings.get("cache"))
         super().__init__(
             Settings(limits=limits if callable(limits) else tuple(limits), **settings),
             store=store,

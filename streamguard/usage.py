@@ -16,6 +16,7 @@ EventName = Literal[
     "trimmed",
     "rerouted",
     "queued",
+    "cached",
     "warned",
     "refused",
     "started",

@@ -12,6 +12,7 @@ import anyio.to_thread
 from streamguard.asgi.body import ClientGone, encoded, header, read_body
 from streamguard.asgi.exchange import Exchange
 from streamguard.asgi.patience import unless_gone
+from streamguard.asgi.replay import Recorder, resend
 from streamguard.asgi.types import ASGIApp, Message, Receive, Scope, Send
 from streamguard.core.strict_json import dumps, loads
 from streamguard.core.wire import StreamState, WireProtocol
@@ -148,6 +149,11 @@ class StreamGuardMiddleware:
                 request_id=request_id,
                 size=len(body),
             )
+            answers = self.guard.answers
+            known = None if answers is None else answers.recall(subject)
+            if known is not None:
+                await resend(send, known, request_id)
+                return
             call = await unless_gone(self.guard, subject, receive)
         except ClientGone:
             return
@@ -155,8 +161,12 @@ class StreamGuardMiddleware:
             await _refuse(send, protocol, error, request_id)
             return
         state = _state(route.response)
-        exchange = Exchange(call, self.guard.settings, receive, send, state)
+        recorder = None if answers is None else Recorder(send, answers.max_answer)
+        passed = send if recorder is None else recorder.send
+        exchange = Exchange(call, self.guard.settings, receive, passed, state)
         await exchange.run(self.app, scope, dumps(call.body) if call.changed else body)
+        if answers is not None and recorder is not None:
+            answers.keep(subject, call.spent, recorder.answer)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def opening() -> Message:

@@ -116,6 +116,7 @@ def _settings(loaded: Loaded) -> dict[str, Any]:
         "sizes": {name: [list(each) for each in sizes] for name, sizes in settings.sizes.items()},
         "fit": settings.fit is not None,
         "queue": settings.queue.capacity if settings.queue else None,
+        "cache": settings.cache is not None,
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from streamguard.catalog import Catalog
 from streamguard.guard.config import read_config
-from streamguard.guard.settings import Settings, as_queue
+from streamguard.guard.settings import Cache, Queue, Settings, as_option
 from streamguard.limits import Limit
 from streamguard.planner.fitting import as_fit
 
@@ -78,6 +78,7 @@ def _loaded(
     rest = dict(guard)
     catalog, store = rest.pop("catalog", None) or Catalog(), rest.pop("store", "memory://")
     rest["fit"] = as_fit(rest.get("fit"))
-    rest["queue"] = as_queue(rest.get("queue"))
+    rest["queue"] = as_option(Queue, rest.get("queue"))
+    rest["cache"] = as_option(Cache, rest.get("cache"))
     settings = Settings(limits=tuple(limits), **rest)
     return Loaded(settings, catalog, store, limits, limits_for, **more)

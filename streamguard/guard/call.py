@@ -41,6 +41,7 @@ class Call:
         ceiling: output tokens they may produce if more can be held while they stream.
         body: the body to send: the client's own object when nothing had to change.
         observed: nothing of the call is clamped or cut.
+        spent: how the call ended, once it has.
         fund: what the reservation holds, for calls made inside this one.
         meters: of its response streams.
     """
@@ -70,6 +71,7 @@ class Call:
         self._drawn = drawn
         self.meters: list[StreamMeter] = []
         self._finished = False
+        self.spent: Spent | None = None
         self._began = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
         self._tally = current_tally.get()
@@ -209,6 +211,7 @@ class Call:
         if self._finished:
             return Usage()
         self._finished = True
+        self.spent = spent
         self._engine.open_calls.discard(self)
         if self._timer is not None:
             self._timer.cancel()

@@ -25,6 +25,7 @@ from streamguard.errors import (
     StoreUnavailableError,
     StreamGuardError,
 )
+from streamguard.guard.answers import Answers
 from streamguard.guard.assess import Assessment, Preflight, Subject, ask_for, window_error
 from streamguard.guard.bookkeeper import Bookkeeper
 from streamguard.guard.call import SLACK, Call
@@ -73,6 +74,7 @@ class Engine:
         self.counter = PromptCounter()
         self._refusals = Refusals()
         self._recourse = Recourse(settings, self.catalog, self.teller, self.counter)
+        self.answers = None if settings.cache is None else Answers(settings.cache, self.teller)
         self._learner = OutputLearner()
         self.open_calls: WeakSet[Call] = WeakSet()
         self._opened = False

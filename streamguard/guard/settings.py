@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from streamguard.core.room import Fit
 from streamguard.core.wire import Request
@@ -50,6 +50,32 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """How answers are kept for requests that come again word for word, in this process.
+
+    Attributes:
+        ttl: seconds an answer is kept.
+        max_bytes: of all answers; the least recently used go.
+        max_answer: bytes of the largest answer that is kept.
+        any_temperature: keep answers to requests that do not ask for temperature 0 as well.
+    """
+
+    ttl: float = 300.0
+    max_bytes: int = 64 * 2**20
+    max_answer: int = 2**20
+    any_temperature: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse figures that cannot work."""
+        if not (self.ttl > 0 and 0 < self.max_answer <= self.max_bytes):
+            message = (
+                f"cache: ttl={self.ttl!r} must be > 0, and max_answer={self.max_answer!r} between "
+                f"1 and max_bytes={self.max_bytes!r}"
+            )
+            raise ConfigurationError(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Policies of a guard.
 
@@ -67,6 +93,7 @@ class Settings:
         sizes: a name that clients ask for, to ``(tokens, model)`` pairs: the first one that the
             prompt is within answers, else the last.
         queue: let calls wait where a window is exhausted; without it they are refused at once.
+        cache: answer a request that comes again word for word without asking the model again.
         hold_ttl: seconds after which the hold of a crashed worker comes back.
         store_timeout: seconds the guard waits for the store.
         ending: how a cut stream ends: "native", as the protocol ends at a cap; "strict", with an
@@ -90,6 +117,7 @@ class Settings:
     fallback: Sequence[str] = ()
     sizes: Mapping[str, Sequence[tuple[int, str]]] = field(default_factory=dict)
     queue: Queue | None = None
+    cache: Cache | None = None
     hold_ttl: float = 120.0
     store_timeout: float = 2.0
     ending: Ending = "native"
@@ -138,18 +166,21 @@ class Settings:
         return self.reserve_reasoning if is_reasoning(model) else self.reserve_output
 
 
-def as_queue(given: Queue | Mapping[str, Any] | None) -> Queue | None:
-    """A queue from its figures, as a config file has them.
+Option = TypeVar("Option", Queue, Cache)
+
+
+def as_option(kind: type[Option], given: Option | Mapping[str, Any] | None) -> Option | None:
+    """A queue or a cache from its figures, as a config file has them.
 
     Raises:
         ConfigurationError: an unknown key or a figure that cannot work.
     """
     if not isinstance(given, Mapping):
         return given
-    unknown = set(given) - {field.name for field in fields(Queue)}
+    unknown = set(given) - {field.name for field in fields(kind)}
     if unknown:
-        raise ConfigurationError(f"queue: unknown keys {sorted(unknown)}")
-    return Queue(**given)
+        raise ConfigurationError(f"{kind.__name__.lower()}: unknown keys {sorted(unknown)}")
+    return kind(**given)
 
 
 def is_reasoning(model: str) -> bool:

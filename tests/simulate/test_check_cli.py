@@ -130,13 +130,14 @@ def test_a_window_no_calendar_has_is_named(tmp_path):
     assert "'odd'" in result.output + result.stderr
 
 
-def test_a_gateways_plans_are_told(tmp_path):
+def test_a_gateways_plans_are_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     text = (
         '[[upstreams]]\nurl = "http://127.0.0.1:9/v1"\n'
         '[plans.free]\n[[plans.free.limits]]\nname = "free day"\ntokens = 1000\nper = "day"\n'
     )
     result = run(written(tmp_path, text))
-    assert "forwards to http://127.0.0.1:9/v1" in result.output
+    assert "forwards to http://127.0.0.1:9" in result.output
     assert "free: free day" in result.output
 
 
