@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import httpx
 import httpx2
 import openai
 import pytest
@@ -345,6 +346,16 @@ async def test_concurrent_streams_never_overshoot_a_window(deaf):
     texts = [result[0] for result in results if result]
     assert 2 <= len(texts) < 5
     assert sum(count(text) for text in texts) <= 100
+
+
+async def test_the_sdk_over_the_older_httpx_is_guarded(deaf):
+    book = Books(Limit(output_tokens=8))
+    async with client_of(deaf, book, http_client=httpx.AsyncClient()) as client:
+        got, finish = await drained(await streamed(client))
+        assert (count(got), finish) == (8, "length")
+        with pytest.raises(streamguard.ContextWindowExceededError) as caught:
+            await whole(client, messages=[{"role": "user", "content": "word " * 140_000}])
+    assert isinstance(caught.value, openai.BadRequestError)
 
 
 async def test_azures_client_is_guarded(deaf):
