@@ -29,7 +29,7 @@ from typing import Any
 HERE = Path(__file__).resolve()
 PATH = "/v1/chat/completions"
 HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o"}
-WORDS = "The keeper wrote his letters on Sundays when the boat did not come about fog".split()
+WORDS = "The keeper wrote his letters on Sundays when the boat did not come about fog".split()  # noqa: SIM905
 PROMPT = " ".join(WORDS * 12)
 CHUNKS = 64
 PROMPT_TOKENS = 200
@@ -52,9 +52,7 @@ def framed(data: bytes) -> bytes:
     return f"{len(data):x}\r\n".encode() + data + b"\r\n"
 
 
-START = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-)
+START = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 CONTENT = [chunk({"content": f" {WORDS[at % len(WORDS)]}"}) for at in range(CHUNKS)]
 FIRST = chunk({"role": "assistant", "content": ""})
 DONE = framed(b"data: [DONE]\n\n") + b"0\r\n\r\n"
@@ -77,7 +75,9 @@ class Upstream(asyncio.Protocol):
         if not found:
             return
         lower = head.lower()
-        size = int(lower.split(b"content-length:")[1].split(b"\r\n")[0]) if b"length:" in lower else 0
+        size = 0
+        if b"content-length:" in lower:
+            size = int(lower.split(b"content-length:")[1].split(b"\r\n")[0])
         if len(rest) < size:
             return
         self.buffer = rest[size:]
@@ -142,7 +142,7 @@ class Client(asyncio.Protocol):
             self._finish()
 
     def _whole(self) -> bool:
-        head, found, body = bytes(self.received[:2000]).lower().partition(b"\r\n\r\n")
+        head, found, _ = bytes(self.received[:2000]).lower().partition(b"\r\n\r\n")
         if not found or b"content-length:" not in head:
             return False
         return len(self.received) >= len(head) + 4 + int(
@@ -158,7 +158,7 @@ class Client(asyncio.Protocol):
 
 
 def request_bytes(key: str, **more: Any) -> bytes:
-    body = {"model": "gpt-4o", "stream": True, "max_tokens": CHUNKS,
+    body = {"model": "gpt-4o", "stream": True, "max_tokens": 1000,
             "messages": [{"role": "user", "content": PROMPT}], **more}  # fmt: skip
     data = json.dumps(body).encode()
     head = (
@@ -205,10 +205,11 @@ async def load(port: int, key: str, concurrency: int, seconds: float) -> dict[st
 async def race(port: int, key: str, requests: int) -> dict[str, int]:
     """All requests at once; how many were let in."""
     loop = asyncio.get_running_loop()
+    request = request_bytes(key, max_tokens=CHUNKS)
     clients = [
         (await loop.create_connection(Client, "127.0.0.1", port))[1] for _ in range(requests)
     ]
-    answers = await asyncio.gather(*(client.ask(request_bytes(key)) for client in clients))
+    answers = await asyncio.gather(*(client.ask(request) for client in clients))
     for client in clients:
         client.transport.close()
     return {"asked": requests, "admitted": sum(b"[DONE]" in answer[-40:] for answer in answers)}
@@ -253,11 +254,12 @@ def proxy_app(upstream: str, *, guarded: bool) -> Any:
 
 
 TOML = """
+store = "memory://"
+keys = "sqlite:///{folder}/keys.db"
+
 [[upstreams]]
 url = "{url}"
 key_env = "BENCH_KEY"
-
-{keys}
 
 [[limits]]
 tokens = {tokens}
@@ -342,8 +344,7 @@ def role(name: str, port: int, *more: str) -> list[str]:
 def gateway(folder: str, url: str, tokens: int, per: str, name: str = "gateway") -> Server:
     port = free_port()
     config = Path(folder, f"{name}.toml")
-    keys = f'keys = "sqlite:///{folder}/keys.db"'
-    config.write_text(TOML.format(url=url, keys="", tokens=tokens, per=per).replace("[[up", f"{keys}\n[[up", 1))
+    config.write_text(TOML.format(url=url, folder=folder, tokens=tokens, per=per))
     command = [sys.executable, "-m", "streamguard", "serve", "--config", str(config)]
     return Server(name, [*command, "--port", str(port), "--json"], port, cwd=folder, BENCH_KEY="k")
 

@@ -13,8 +13,8 @@ from streamguard.asgi.types import ASGIApp, Message, Receive, Scope, Send
 from streamguard.core.billing import Spent
 from streamguard.core.wire import StreamState
 from streamguard.guard.call import Call
-from streamguard.guard.context import current_call
-from streamguard.guard.deadlines import Deadlines
+from streamguard.guard.context import current_call, end_early
+from streamguard.guard.deadlines import Deadlines, TimeBudgetExceededError
 from streamguard.guard.settings import Settings
 
 
@@ -38,6 +38,7 @@ class Exchange:
         if self._deadlines.active:
             self._responder.progress = self._progress
             self._app_scope.deadline = self._deadlines.due
+        self._ended: TimeBudgetExceededError | None = None
         self._left = anyio.Event()
         self._gone = False
         self._body: bytes | None = None
@@ -47,6 +48,7 @@ class Exchange:
         self._body = body
         failure: Exception | None = None
         token = current_call.set(self._call)
+        ending = end_early.set(self.end)
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._watch)
@@ -59,9 +61,15 @@ class Exchange:
                 group.cancel_scope.cancel()
         finally:
             current_call.reset(token)
+            end_early.reset(ending)
             await self._call.finish(self._spent(failure))
         if failure is not None and not self._responder.done:
             raise failure
+
+    def end(self, error: TimeBudgetExceededError) -> None:
+        """Stop the app and end the response as if its time were up."""
+        self._ended = error
+        self._app_scope.cancel()
 
     def _progress(self, started: bool) -> None:
         self._deadlines.progress(anyio.current_time(), started=started)
@@ -69,7 +77,7 @@ class Exchange:
 
     async def _check_time(self) -> None:
         if self._app_scope.cancelled_caught and not (self._gone or self._responder.done):
-            late = self._deadlines.lapsed(anyio.current_time())
+            late = self._ended or self._deadlines.lapsed(anyio.current_time())
             if late is not None:
                 await self._responder.time_out(late)
 

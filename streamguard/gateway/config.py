@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -10,12 +10,27 @@ from pathlib import Path
 from typing import Any
 
 from streamguard.errors import ConfigurationError
+from streamguard.facade import Guard
+from streamguard.gateway.places import line_of
 from streamguard.gateway.upstreams import Upstream
 from streamguard.guard.config import parse_config
 from streamguard.limits import Limit
 
-_OWN = {"upstreams", "keys", "ledger", "plans", "tenants", "live_page", "host", "port"}
+DEFAULT_STORE = "sqlite:///streamguard-budgets.db"
+"""Budgets survive a restart."""
+
+_TABLES = {"upstreams", "plans", "tenants"}
+_SETTINGS: dict[str, tuple[type, ...]] = {
+    "keys": (str,),
+    "ledger": (str,),
+    "ledger_spool": (str,),
+    "live_page": (str,),
+    "host": (str,),
+    "port": (int,),
+    "shutdown_seconds": (int, float),
+}
 _UPSTREAM_KEYS = {one.name for one in fields(Upstream)} - {"key"}
+_FROM_ENVIRONMENT = "env:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +41,14 @@ class GatewayConfig:
         upstreams: the providers, in the order they are tried.
         limits: budgets of everybody.
         plans: further budgets by plan.
-        tenants: the plan of each tenant.
+        tenants: the plan of each tenant; ``*`` is the plan of all others.
         keys: SQL URL of the virtual keys; empty lets callers' own keys through.
         ledger: SQL URL of the usage ledger; empty writes none.
+        ledger_spool: the folder where rows wait for a database that is away.
         live_page: password of the live page; empty serves none.
+        host: address to listen on.
+        port: port to listen on.
+        shutdown_seconds: how long running streams may go on after SIGTERM.
         guard: keyword arguments of the guard.
     """
 
@@ -39,15 +58,25 @@ class GatewayConfig:
     tenants: Mapping[str, str] = field(default_factory=dict)
     keys: str = ""
     ledger: str = ""
+    ledger_spool: str = ""
     live_page: str = ""
     host: str = "127.0.0.1"
     port: int = 8383
-    guard: Mapping[str, Any] = field(default_factory=dict)
+    shutdown_seconds: float = 30.0
+    guard: Mapping[str, Any] = field(default_factory=lambda: {"store": DEFAULT_STORE})
 
     def limits_for(self, tenant: str | None) -> Sequence[Limit]:
         """Everybody's budgets and those of the tenant's plan."""
         plan = self.tenants.get(tenant or "", self.tenants.get("*", ""))
         return (*self.limits, *self.plans.get(plan, ()))
+
+    def needs_restart(self, other: GatewayConfig) -> list[str]:
+        """The settings that differ and that a running gateway cannot take up."""
+        names = [name for name in _SETTINGS if getattr(self, name) != getattr(other, name)]
+        mine, theirs = ({k: v for k, v in one.guard.items() if k != "catalog"}
+                        for one in (self, other))  # fmt: skip
+        changed = {key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)}
+        return [*names, *sorted(changed)]
 
 
 def read_gateway(path: Path) -> GatewayConfig:
@@ -60,38 +89,74 @@ def read_gateway(path: Path) -> GatewayConfig:
         text = path.read_text("utf-8")
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not UTF-8: {error.reason}") from error
     try:
         given = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is not valid TOML: {error}") from error
     try:
-        return _parse(given)
+        return parse_gateway(given)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{_place(path, text, error.message)}: {error.message}") from error
+        place = f"{path}:{line_of(text, error.message)}"
+        raise ConfigurationError(f"{place}: {error.message}") from error
 
 
-def _parse(given: Mapping[str, Any]) -> GatewayConfig:
-    own = {key: given[key] for key in _OWN & set(given)}
-    guard = parse_config({k: v for k, v in given.items() if k not in _OWN}, "config")
+def parse_gateway(given: Mapping[str, Any]) -> GatewayConfig:
+    """The configuration that a TOML document says.
+
+    Raises:
+        ConfigurationError: naming the key.
+    """
+    own = {key: given[key] for key in given if key in _SETTINGS or key in _TABLES}
+    guard = _guard({key: value for key, value in given.items() if key not in own})
     upstreams = tuple(
         _upstream(one, f"upstreams[{at}]") for at, one in enumerate(_tables(own, "upstreams"))
     )
-    plans = {
-        name: tuple(parse_config({"limits": _tables(plan, "limits")}, f"plans.{name}")["limits"])
-        for name, plan in _table(own, "plans").items()
-    }
-    tenants = _table(own, "tenants")
-    lost = sorted({plan for plan in tenants.values() if plan not in plans})
-    if lost:
-        raise ConfigurationError(f"tenants: no such plans {lost}; plans are {sorted(plans)}")
-    settings = {
-        key: _typed(own, key, kind)
-        for key, kind in (("keys", str), ("ledger", str), ("live_page", str), ("host", str),
-                          ("port", int))
-        if key in own
-    }  # fmt: skip
+    if not upstreams:
+        raise ConfigurationError("upstreams: there is none; add [[upstreams]] with its url")
+    plans = {name: _plan(name, plan) for name, plan in _table(own, "plans").items()}
+    tenants = _tenants(_table(own, "tenants"), plans)
+    settings = {key: _setting(key, own[key]) for key in _SETTINGS if key in own}
     limits = tuple(guard.pop("limits"))
+    for name, plan in plans.items():
+        _check_names(f"plans.{name}", (*limits, *plan))
     return GatewayConfig(upstreams, limits, plans, tenants, guard=guard, **settings)
+
+
+def _guard(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The guard's keyword arguments; trying them finds wrong values before the start."""
+    found = parse_config(given, "config")
+    found["store"] = _from_environment("store", found.get("store", DEFAULT_STORE))
+    try:
+        Guard(**found, sinks=[])
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigurationError(f"config: a setting of the wrong kind: {error}") from error
+    return found
+
+
+def _plan(name: str, given: Any) -> tuple[Limit, ...]:
+    where = f"plans.{name}"
+    if not isinstance(given, dict) or set(given) - {"limits"}:
+        message = f"{where}: a plan holds limits only, written [[{where}.limits]]"
+        raise ConfigurationError(message)
+    return tuple(parse_config({"limits": _tables(given, "limits")}, where)["limits"])
+
+
+def _tenants(given: Mapping[str, Any], plans: Mapping[str, Any]) -> dict[str, str]:
+    for tenant, plan in given.items():
+        if not isinstance(plan, str) or plan not in plans:
+            message = f"tenants.{tenant}: {plan!r} is no plan; plans are {sorted(plans)}"
+            raise ConfigurationError(message)
+    return dict(given)
+
+
+def _check_names(where: str, limits: Sequence[Limit]) -> None:
+    names = [limit.name for limit in limits]
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        message = f"{where}: limits share the names {double}; give each its own name="
+        raise ConfigurationError(message)
 
 
 def _upstream(given: Any, where: str) -> Upstream:
@@ -101,11 +166,19 @@ def _upstream(given: Any, where: str) -> Upstream:
     if unknown:
         message = f"{where}: unknown keys {sorted(unknown)}; known: {sorted(_UPSTREAM_KEYS)}"
         raise ConfigurationError(message)
-    values = {**given, "models": tuple(given.get("models", ("*",)))}
+    values = {**given, "models": given.get("models", ["*"])}
+    for key, value in values.items():
+        if not (_strings(value) if key == "models" else isinstance(value, str)):
+            kind = "a list of strings" if key == "models" else "a string"
+            raise ConfigurationError(f"{where}: {key}={value!r} must be {kind}")
     try:
-        return Upstream(**values)
+        return Upstream(**{**values, "models": tuple(values["models"])})
     except ConfigurationError as error:
         raise ConfigurationError(f"{where}: {error.message}") from error
+
+
+def _strings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _tables(given: Mapping[str, Any], key: str) -> list[Any]:
@@ -122,27 +195,20 @@ def _table(given: Mapping[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
-def _typed(given: Mapping[str, Any], key: str, kind: type) -> Any:
-    if type(given[key]) is not kind:
-        raise ConfigurationError(f"{key}={given[key]!r} must be a {kind.__name__}")
-    return given[key]
+def _setting(key: str, value: Any) -> Any:
+    kinds = _SETTINGS[key]
+    if type(value) not in kinds:
+        raise ConfigurationError(f"{key}={value!r} must be a {kinds[0].__name__}")
+    if not isinstance(value, str) and not 0 <= value <= 65_535:  # noqa: PLR2004
+        raise ConfigurationError(f"{key}={value!r} must be between 0 and 65535")
+    return _from_environment(key, value)
 
 
-_INDEX = re.compile(r"\b([\w.]+)\[(\d+)\]")
-_NAME = re.compile(r"'([\w-]+)'|\b([a-z_]+)=")
-
-
-def _place(path: Path, text: str, message: str) -> str:
-    """``file:line`` of the key that a message names, as near as the text tells."""
-    lines = text.splitlines()
-    start = 0
-    index = _INDEX.search(message)
-    if index is not None:
-        heads = [at for at, line in enumerate(lines) if f"[[{index[1].split('.')[-1]}]]" in line]
-        start = heads[int(index[2])] if int(index[2]) < len(heads) else 0
-    for found in _NAME.finditer(message):
-        name = found[1] or found[2]
-        for at in range(start, len(lines)):
-            if re.match(rf"\s*\[*\s*\"?{re.escape(name)}\"?\s*[\]=.]", lines[at]):
-                return f"{path}:{at + 1}"
-    return f"{path}:{start + 1}"
+def _from_environment(key: str, value: Any) -> Any:
+    """``env:NAME`` stands for an environment variable: URLs with passwords stay out of files."""
+    if not isinstance(value, str) or not value.startswith(_FROM_ENVIRONMENT):
+        return value
+    name = value.removeprefix(_FROM_ENVIRONMENT)
+    if not os.environ.get(name):
+        raise ConfigurationError(f"{key}={value!r}: that environment variable is not set")
+    return os.environ[name]

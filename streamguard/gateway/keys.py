@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
 
+import anyio
 import anyio.to_thread
 from sqlalchemy import Column, Float, MetaData, String, Table, create_engine, select, update
 from sqlalchemy.engine import Engine
@@ -18,8 +20,11 @@ from streamguard.errors import ConfigurationError, StoreUnavailableError
 from streamguard.identity import Identity
 
 PREFIX = "sg-"
-KNOWN_SECONDS = 15.0
+KNOWN_SECONDS = 5.0
 """How long an answer is believed: a revoked key works this long at most."""
+
+ANSWER_SECONDS = 5.0
+"""How long the database may take to answer."""
 
 _CACHED = 50_000
 
@@ -80,13 +85,13 @@ class KeyRing:
             "feature": identity.feature,
             "created": time.time(),
         }
-        with self._engine.begin() as connection:
+        with _told(), self._engine.begin() as connection:
             connection.execute(_KEYS.insert().values(row))
         return key
 
     def list(self) -> list[KeyRecord]:
         """All keys, oldest first."""
-        with self._engine.connect() as connection:
+        with _told(), self._engine.connect() as connection:
             rows = connection.execute(select(_KEYS).order_by(_KEYS.c.created)).all()
         return [
             KeyRecord(
@@ -98,7 +103,7 @@ class KeyRing:
     def revoke(self, hint: str) -> int:
         """Revoke the keys shown as ``hint``; how many there were."""
         change = update(_KEYS).where(_KEYS.c.hint == hint, _KEYS.c.revoked.is_(None))
-        with self._engine.begin() as connection:
+        with _told(), self._engine.begin() as connection:
             return connection.execute(change.values(revoked=time.time())).rowcount
 
     async def identity(self, key: str) -> Identity | None:
@@ -111,32 +116,61 @@ class KeyRing:
         known = self._known.get(digest)
         if known is not None and known.until > self._clock():
             return known.identity
-        found = await anyio.to_thread.run_sync(self._find, digest)
+        found = await self._ask(digest)
         if len(self._known) >= _CACHED:
             self._known.clear()
         self._known[digest] = _Known(found, self._clock() + KNOWN_SECONDS)
         return found
 
+    async def reachable(self) -> bool:
+        """Whether the database answers."""
+        try:
+            await self._ask("")
+        except StoreUnavailableError:
+            return False
+        return True
+
     def close(self) -> None:
         """Close the database."""
         self._engine.dispose()
 
+    async def _ask(self, digest: str) -> Identity | None:
+        try:
+            with anyio.fail_after(ANSWER_SECONDS):
+                return await anyio.to_thread.run_sync(self._find, digest, abandon_on_cancel=True)
+        except TimeoutError as error:
+            raise _out_of_reach(error) from error
+
     def _find(self, digest: str) -> Identity | None:
         query = select(_KEYS).where(_KEYS.c.hash == digest, _KEYS.c.revoked.is_(None))
-        try:
-            with self._engine.connect() as connection:
-                row = connection.execute(query).one_or_none()
-        except SQLAlchemyError as error:
-            message = f"the key database is out of reach ({type(error).__name__}); try again"
-            raise StoreUnavailableError(message) from error
+        with _told(), self._engine.connect() as connection:
+            row = connection.execute(query).one_or_none()
         return None if row is None else Identity(row.tenant, row.user, row.feature)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Database errors as ours: the driver's own text may hold the URL and the statement."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise _out_of_reach(error) from error
+
+
+def _out_of_reach(error: Exception) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"the key database is out of reach ({type(error).__name__}); try again"
+    )
 
 
 def _connect(url: str) -> Engine:
     try:
-        engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+        engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"),
+                               pool_pre_ping=True)  # fmt: skip
+        if engine.url.get_backend_name() == "sqlite" and engine.url.database in (None, ":memory:"):
+            raise ConfigurationError("keys= in memory would be lost; use sqlite:///FILE")
         _KEYS.metadata.create_all(engine)
     except (SQLAlchemyError, ImportError) as error:
-        message = f"the key database cannot be opened ({type(error).__name__}); check keys="
+        message = f"keys= cannot be opened ({type(error).__name__}); check the database's URL"
         raise ConfigurationError(message) from error
     return engine

@@ -1,4 +1,4 @@
-"""Where requests go: upstreams by protocol and model, and the keys the gateway holds for them."""
+"""Where requests go: upstreams by family and model, and the keys the gateway holds for them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,7 @@ from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
 from streamguard.errors import ConfigurationError
-
-FAMILIES = {
-    "openai": ("/chat/completions", "/responses", "/completions", "/embeddings", "/models"),
-    "anthropic": ("/messages", "/messages/count_tokens"),
-    "google": (":generatecontent", ":streamgeneratecontent", ":counttokens", ":embedcontent"),
-    "ollama": ("/api/chat", "/api/generate", "/api/embed", "/api/tags"),
-}
-"""How the paths of a family end: what an upstream of it is asked for."""
+from streamguard.gateway.routes import FAMILIES
 
 _AUTH = {
     "openai": ("authorization", "Bearer {}"),
@@ -31,33 +24,38 @@ class Upstream:
     """One provider behind the gateway.
 
     Attributes:
-        url: its root, such as ``https://api.openai.com``; the request's path is added to it.
+        url: its root, such as ``https://api.openai.com``: the request's path is added to it. A
+            ``/v1`` at its end, which the paths have already, is left out.
         family: "openai", "anthropic", "google" or "ollama".
         models: globs of the models it serves.
         key_env: the environment variable with its API key; empty sends no key of our own.
-        name: in events and errors.
+        auth_header: the header that takes the plain key, where it is not the family's usual one
+            (Azure: ``api-key``).
+        name: in errors; the host where it has none.
+        key: read from the environment.
     """
 
     url: str
     family: str = "openai"
     models: tuple[str, ...] = ("*",)
     key_env: str = ""
+    auth_header: str = ""
     name: str = ""
     key: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         """Check the figures and take the key from the environment."""
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigurationError(f"upstream url {self.url!r} is not an http(s) URL")
+        host = _host(self.url)
         if self.family not in FAMILIES:
-            message = f"upstream family {self.family!r}; use one of {', '.join(FAMILIES)}"
+            message = f"family={self.family!r} is none; use one of {', '.join(FAMILIES)}"
             raise ConfigurationError(message)
-        if self.key_env and not os.environ.get(self.key_env):
-            message = f"upstream {self.name or self.url!r}: {self.key_env} is not set"
+        key = os.environ.get(self.key_env, "").strip() if self.key_env else ""
+        if self.key_env and not key:
+            message = f"key_env={self.key_env!r}: that environment variable is not set"
             raise ConfigurationError(message)
-        object.__setattr__(self, "url", self.url.rstrip("/"))
-        object.__setattr__(self, "key", os.environ.get(self.key_env, "") if self.key_env else "")
+        object.__setattr__(self, "url", self.url.rstrip("/").removesuffix("/v1"))
+        object.__setattr__(self, "name", self.name or host)
+        object.__setattr__(self, "key", key)
 
     def serves(self, model: str) -> bool:
         """Whether the model goes here."""
@@ -67,27 +65,27 @@ class Upstream:
         """The header with the gateway's own key for the provider."""
         if not self.key:
             return None
+        if self.auth_header:
+            return self.auth_header, self.key
         name, form = _AUTH[self.family]
         return name, form.format(self.key)
 
 
-def family_of(path: str) -> str | None:
-    """The provider family of a normalised path, ``None`` when it belongs to none."""
-    for family, endings in FAMILIES.items():
-        if path.endswith(endings) or (family == "openai" and "/models" in path):
-            return family
-    return None
+def _host(url: str) -> str:
+    """The URL's host; its user part and its query could hold secrets and are refused."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname if parts.scheme in ("http", "https") else None
+    except ValueError:
+        host = None
+    if host is None or parts.username is not None or parts.query or parts.fragment:
+        raise ConfigurationError("url= must be http(s)://HOST[:PORT][/PATH], nothing more")
+    return host
 
 
-def choose(upstreams: Sequence[Upstream], path: str, model: str | None) -> Upstream | None:
-    """The first upstream of the path's family that serves the model.
-
-    A path of no family goes to the only upstream, if there is just one.
-    """
-    family = family_of(path)
-    mine = [one for one in upstreams if one.family == family]
-    if family is None:
-        return upstreams[0] if len(upstreams) == 1 else None
-    if model is None:
-        return mine[0] if mine else None
-    return next((one for one in mine if one.serves(model)), None)
+def choose(upstreams: Sequence[Upstream], family: str, model: str | None) -> Upstream | None:
+    """The first upstream of the family that serves the model, or any where none is named."""
+    return next(
+        (one for one in upstreams if one.family == family and (model is None or one.serves(model))),
+        None,
+    )

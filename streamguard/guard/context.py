@@ -10,11 +10,17 @@ from streamguard.identity import ANONYMOUS, Identity
 
 if TYPE_CHECKING:
     from streamguard.guard.call import Call
+    from streamguard.guard.deadlines import TimeBudgetExceededError
 
 IdentitySource = Callable[[], Awaitable[Identity]]
 
 current_call: ContextVar[Call | None] = ContextVar("streamguard_call", default=None)
 """The call that the middleware guards around this code: wrapped clients join it."""
+
+end_early: ContextVar[Callable[[TimeBudgetExceededError], None] | None] = ContextVar(
+    "streamguard_end_early", default=None
+)
+"""Ends the guarded request around this code, in its protocol's own form."""
 
 identity_source: ContextVar[IdentitySource | None] = ContextVar(
     "streamguard_identity", default=None

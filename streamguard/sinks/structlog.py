@@ -7,7 +7,7 @@ from typing import Any
 from streamguard.sinks.schema import flatten
 from streamguard.usage import EventName, UsageEvent
 
-_LEVELS: dict[EventName, str] = {
+LEVELS: dict[EventName, str] = {
     "trimmed": "warning",
     "rerouted": "warning",
     "warned": "warning",
@@ -16,6 +16,7 @@ _LEVELS: dict[EventName, str] = {
     "retry_refused": "warning",
     "store_error": "error",
 }
+"""Events that are not just information."""
 
 
 class StructlogSink:
@@ -35,5 +36,5 @@ class StructlogSink:
             import structlog
 
             self._logger = structlog.get_logger("streamguard")
-        log = getattr(self._logger, _LEVELS.get(event.event, "info"))
+        log = getattr(self._logger, LEVELS.get(event.event, "info"))
         log(event.event, **flatten(event))
