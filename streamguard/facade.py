@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from streamguard.catalog import Catalog
@@ -32,10 +33,10 @@ class Guard(Engine):
         guard = Guard(limits=[Limit(tokens=100_000, per="day", scope=("tenant",))])
         client = guard.wrap(AsyncOpenAI())
 
-    An async context manager; without one, the first call opens the store. ``limits`` are the
-    budgets, or a callable that looks them up for an identity and a model. ``store`` is a Store
-    or a URL ("memory://", "sqlite:///budgets.db", "redis://…"). Every other setting is a field
-    of ``Settings``.
+    An async context manager, and a plain one for programs without an event loop; without either,
+    the first call opens the store. ``limits`` are the budgets, or a callable that looks them up
+    for an identity and a model. ``store`` is a Store or a URL ("memory://",
+    "sqlite:///budgets.db", "redis://…"). Every other setting is a field of ``Settings``.
     """
 
     def __init__(
@@ -60,6 +61,24 @@ class Guard(Engine):
             catalog=catalog,
             sinks=sinks,
         )
+
+    def __enter__(self) -> Self:
+        """For programs without an event loop: the guard runs on one in the background."""
+        self._on_its_loop(self.open)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._on_its_loop(self.close)
+
+    def _on_its_loop(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        from streamguard.client.io import SyncIo, run_now
+
+        run_now(SyncIo(lambda: self.books.loop).guard(work))
 
     @classmethod
     def from_config(cls, path: str | Path) -> Self:

@@ -165,6 +165,19 @@ async def test_a_guard_that_a_loop_has_opened_is_asked_on_that_loop(upstream):
     assert book.outcomes == ["completed"] * 2
 
 
+def test_a_guard_is_opened_and_closed_without_a_loop(upstream):
+    book = Books()
+    with book.guard as guard:
+        assert guard is book.guard
+        assert guard.books.loop is io.background_loop()
+        with client_of(upstream, book) as client:
+            client.chat.completions.create(**CHAT)
+    assert book.outcomes == ["completed"]
+    with book.guard, client_of(upstream, book) as client:
+        client.chat.completions.create(**CHAT)
+    assert book.outcomes == ["completed"] * 2
+
+
 def test_an_interrupt_while_the_guard_is_asked_cancels_the_asking():
     asked, cancelled = threading.Event(), threading.Event()
 
