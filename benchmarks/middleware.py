@@ -19,7 +19,7 @@ import msgspec
 from streamguard import Guard, Limit, StreamGuardMiddleware
 
 HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o"}
-WORDS = "The keeper wrote his letters on Sundays when the boat did not come about fog".split()
+WORDS = ["The", "keeper", "wrote", "his", "letters", "on", "Sundays", "when", "fog", "came"]
 
 
 def chunks(count: int) -> list[bytes]:
@@ -93,7 +93,7 @@ async def run(app: Any, limit: int) -> float:
     async def receive() -> Any:
         if waiting:
             return waiting.pop()
-        await asyncio.Event().wait()
+        return await asyncio.Event().wait()
 
     async def send(message: Any) -> None:
         return
