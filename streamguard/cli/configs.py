@@ -59,6 +59,7 @@ def load(path: Path) -> Loaded:
         )
     guard = read_config(path)
     limits = guard.pop("limits")
+    guard.pop("sinks", None)
     return _loaded(guard, limits, lambda _tenant: limits)
 
 

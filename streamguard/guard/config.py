@@ -33,6 +33,9 @@ def read_config(path: Path) -> dict[str, Any]:
         [models."my-model"]
         context_window = 32_000
 
+        [tell]
+        ledger = "sqlite:///usage.db"
+
     Raises:
         ConfigurationError: no such file, not TOML, or a key that is unknown or wrong.
     """
@@ -42,7 +45,13 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not valid TOML: {error}") from error
-    return parse_config(given, str(path))
+    tell = given.pop("tell", None)
+    result = parse_config(given, str(path))
+    if tell is not None:
+        from streamguard.sinks.configured import sinks_from
+
+        result["sinks"] = sinks_from(tell, f"{path}: tell")
+    return result
 
 
 def parse_config(given: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import subprocess
+import sys
+
+import pytest
+from support.events import refused, settled
+
+from streamguard import ConfigurationError, Guard
+from streamguard.cli.configs import load
+from streamguard.sinks.alerts import AlertSink
+from streamguard.sinks.configured import sinks_from
+from streamguard.sinks.ledger import LedgerSink
+from streamguard.sinks.structlog import StructlogSink
+
+SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
+FILE = """
+[[limits]]
+tokens = 100
+per = "day"
+
+[tell]
+ledger = "sqlite:///usage.db"
+
+[tell.alerts]
+daily_spend = "50.00"
+user_burst = false
+context_share = 0.5
+per_hour = 5
+
+[[tell.alerts.webhooks]]
+url = "env:HOOK"
+secrets = ["env:HOOK_SECRET"]
+"""
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOOK", "https://ops.example.com/")
+    monkeypatch.setenv("HOOK_SECRET", SECRET)
+    file = tmp_path / "streamguard.toml"
+    file.write_text(FILE)
+    return file
+
+
+def names(sink):
+    return [rule.name for rule in sink._book._rules]
+
+
+def test_a_guard_tells_whom_its_file_says(path):
+    guard = Guard.from_config(path)
+    log, ledger, alerts = guard.teller._sinks
+    assert isinstance(log, StructlogSink)
+    assert isinstance(ledger, LedgerSink)
+    assert names(alerts) == [
+        *("context_share", "daily_growth", "daily_spend", "budget_refusal"),
+        "runaway_conversation",
+    ]
+    assert len(alerts._lines) == 1
+    assert load(path).store == "memory://"
+    assert len(sinks_from({"ledger": "sqlite:///usage.db"}, "tell")) == 2
+
+
+def test_the_figures_are_the_rules(path):
+    (_log, alerts) = sinks_from({"alerts": {"context_share": 0.5, "daily_spend": "1"}}, "tell")
+    alerts._report = lambda *_args, **_figures: None
+    half = settled(1, tokens=600, context_window=1_000, cost_nano_usd=2 * 10**9)
+    fired = [alert.rule for alert in alerts._book.feed(half)]
+    assert fired == ["context_share", "daily_spend"]
+    asyncio.run(alerts.close())
+
+
+def test_without_figures_the_default_rules_watch():
+    (_log, alerts) = sinks_from({"alerts": {}}, "tell")
+    assert names(alerts) == names(AlertSink())
+    assert len(alerts._book.feed(refused(1))) == 1
+
+
+@pytest.mark.parametrize(
+    ("tell", "words"),
+    [
+        ([], "tell must be a table"),
+        ({"webhook": 1}, r"tell: unknown keys \['webhook'\]"),
+        ({"ledger": "usage.db"}, "sqlite:///FILE"),
+        ({"ledger": "env:NOT_SET"}, "tell.ledger='env:NOT_SET': that environment variable"),
+        ({"alerts": {"burst": 1}}, r"tell.alerts: unknown keys \['burst'\]"),
+        ({"alerts": {"context_share": 90}}, "tell.alerts.context_share=90: share=90 must lie"),
+        ({"alerts": {"budget_refusal": 3}}, "tell.alerts.budget_refusal=3: "),
+        ({"alerts": {"webhooks": {}}}, "tell.alerts.webhooks must be a list"),
+        ({"alerts": {"webhooks": [{}]}}, r"tell.alerts.webhooks\[0\].url is missing"),
+        ({"alerts": {"webhooks": [{"url": "http://x"}]}}, "must be https"),
+    ],
+)
+def test_a_wrong_key_is_named_with_its_place(tell, words):
+    with pytest.raises(ConfigurationError, match=words):
+        sinks_from(tell, "tell")
+
+
+def test_sqlalchemy_is_needed_for_a_ledger_alone():
+    code = (
+        "import sys; from streamguard.sinks.configured import sinks_from;"
+        "sinks_from({'alerts': {}}, 'tell'); sys.exit('sqlalchemy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
