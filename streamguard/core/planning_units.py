@@ -66,10 +66,6 @@ class Grouping:
             self.units[at] = replace(self.units[at], tokens=cost(self.units[at]))
         self._uncounted.clear()
 
-    def uncounted(self) -> list[Unit]:
-        """Units that ``count`` would count."""
-        return [self.units[at] for at in self._uncounted]
-
     def _joined(self, message: Message) -> int | None:
         for name in answers_of(message):
             if name in self._calls:

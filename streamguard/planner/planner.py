@@ -32,6 +32,9 @@ COMPONENTS = (
 """The components a planner has unless said otherwise; those given replace them by name."""
 
 _BIG = 32_768
+"""Characters above which a plan is made in a thread."""
+
+Steps = Generator[Ask, str, Plan]
 
 
 class BudgetPlanner:
@@ -92,6 +95,7 @@ class BudgetPlanner:
         self._entries: list[Message | Chunk] = []
         self._summaries: Summaries = {}
         self._plain = True
+        self._size = 0
         self._groups = {name: Grouping(pairs=name == "few_shot") for name in own}
 
     def add_message(self, message: Message, component: str | None = None) -> Self:
@@ -106,6 +110,7 @@ class BudgetPlanner:
         group = owner or self._group(component or component_of(message))
         group.add(message, len(self._entries))
         self._entries.append(message)
+        self._size += _characters(message)
         return self
 
     def add_messages(self, messages: Iterable[Message], component: str | None = None) -> Self:
@@ -130,6 +135,7 @@ class BudgetPlanner:
             text, score = chunk
             group.append(Unit((len(self._entries),), role="chunk", score=float(score)))
             self._entries.append(Chunk(text, float(score)))
+            self._size += len(text)
         return self
 
     def plan(self) -> Plan:
@@ -139,24 +145,32 @@ class BudgetPlanner:
             ContextWindowExceededError: what may not be trimmed does not fit.
             ConfigurationError: a summariser is asynchronous; await ``aplan`` instead.
         """
-        self._count()
-        return _drive(self._draft().steps())
+        steps = self._steps()
+        found = _advance(steps, None)
+        while not isinstance(found, Plan):
+            summary = found[0].by(found[1])
+            if not isinstance(summary, str):
+                close: Callable[[], None] = getattr(summary, "close", lambda: None)
+                close()
+                message = "the summariser is asynchronous; use `await planner.aplan()`"
+                raise ConfigurationError(message)
+            found = _advance(steps, summary)
+        return found
 
     async def aplan(self) -> Plan:
-        """``plan`` for the event loop: big texts are counted in a thread, summaries awaited."""
-        if sum(self._characters(unit) for unit in self._uncounted()) > _BIG:
-            await anyio.to_thread.run_sync(self._count)
-        else:
-            self._count()
-        steps = self._draft().steps()
-        try:
-            asked = next(steps)
-            while True:
-                summary = asked[0].by(asked[1])
-                asked = steps.send(await summary if inspect.isawaitable(summary) else summary)
-        except StopIteration as end:
-            plan: Plan = end.value
-            return plan
+        """``plan`` for the event loop: big ones are made in a thread, summaries awaited.
+
+        Raises:
+            ContextWindowExceededError: what may not be trimmed does not fit.
+        """
+        run = anyio.to_thread.run_sync if self._size > _BIG else _at_once
+        steps: Steps = await run(self._steps)
+        found: Ask | Plan = await run(_advance, steps, None)
+        while not isinstance(found, Plan):
+            answer = found[0].by(found[1])
+            summary = await answer if inspect.isawaitable(answer) else answer
+            found = await run(_advance, steps, summary)
+        return found
 
     def _group(self, component: str) -> Grouping:
         if component not in self._groups:
@@ -164,7 +178,10 @@ class BudgetPlanner:
             raise ConfigurationError(message)
         return self._groups[component]
 
-    def _draft(self) -> Draft:
+    def _steps(self) -> Steps:
+        """Count what is new and begin a draft."""
+        for group in self._groups.values():
+            group.count(self._cost)
         units = {name: list(group.units) for name, group in self._groups.items()}
         if not units["user"]:
             units["history"], units["user"] = split_turn(units["history"])
@@ -177,17 +194,7 @@ class BudgetPlanner:
             self._chunks,
             self._summaries,
             plain=self._plain,
-        )
-
-    def _uncounted(self) -> list[Unit]:
-        return [unit for group in self._groups.values() for unit in group.uncounted()]
-
-    def _characters(self, unit: Unit) -> int:
-        return sum(len(str(self._entries[at])) for at in unit.positions)
-
-    def _count(self) -> None:
-        for group in self._groups.values():
-            group.count(self._cost)
+        ).steps()
 
     def _cost(self, unit: Unit) -> int:
         entries = [self._entries[at] for at in unit.positions]
@@ -199,20 +206,22 @@ class BudgetPlanner:
         return self._sheet.cost(messages)
 
 
-def _drive(steps: Generator[Ask, str, Plan]) -> Plan:
+def _advance(steps: Steps, summary: str | None) -> Ask | Plan:
+    """What the draft asks for next, or the plan."""
     try:
-        asked = next(steps)
-        while True:
-            summary = asked[0].by(asked[1])
-            if not isinstance(summary, str):
-                close: Callable[[], None] = getattr(summary, "close", lambda: None)
-                close()
-                message = "the summariser is asynchronous; use `await planner.aplan()`"
-                raise ConfigurationError(message)
-            asked = steps.send(summary)
+        return next(steps) if summary is None else steps.send(summary)
     except StopIteration as end:
         plan: Plan = end.value
         return plan
+
+
+async def _at_once(work: Callable[..., Any], *args: Any) -> Any:
+    return work(*args)
+
+
+def _characters(message: Message) -> int:
+    content = message.get("content")
+    return len(content if isinstance(content, str) else str(message))
 
 
 def _space(model: str, window: int | None, reserve: float, *, trim: bool) -> Space:

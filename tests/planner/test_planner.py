@@ -313,3 +313,20 @@ def test_a_result_without_its_call_stands_alone():
     result = {"role": "tool", "tool_call_id": "gone", "content": "12"}
     plan = BudgetPlanner("gpt-4o").add_messages([user("q"), result, user("r")]).plan()
     assert [piece.positions for piece in plan.report.pieces] == [(0,), (1,), (2,)]
+
+
+def test_what_costs_more_together_than_alone_is_planned_again():
+    look = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    system = {"role": "system", "content": "Be brief."}
+    messages = [assistant("Yes."), assistant("No."), system, system, user("Why?")]
+
+    def planned(room):
+        planner = BudgetPlanner("gpt-4o", window=room + 10, reserve=10, request={"tools": [look]})
+        return planner.add_messages(messages).plan()
+
+    whole = planned(1_000).report.input_tokens
+    for room in range(whole - 5, whole):
+        report = planned(room).report
+        assert report.trimmed == 1
+        assert report.input_tokens <= room
+    assert planned(whole).report.trimmed == 0
