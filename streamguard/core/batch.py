@@ -10,10 +10,13 @@ from __future__ import annotations
 from streamguard.core.accounts import Balance, Demand
 
 GROWTH = 4
-"""How much larger the next batch is when the last one was used up while young."""
+"""How much larger than the last one a batch may be."""
 
 PART = 16
 """A batch takes at most this part of what remains: near the limit batches shrink to one call."""
+
+MEMORY = 10
+"""Ages after which the pace of an account is forgotten."""
 
 
 class Batch:
@@ -52,9 +55,10 @@ class Batch:
         else:
             self.left += held
 
-    def next_size(self, needed: int, *, young: bool) -> int:
-        """What to ask for after this batch, which was used up while ``young``, or just grew old."""
-        wanted = self.size * GROWTH if young else self.size // GROWTH
+    def next_size(self, needed: int, now: float, max_age: float) -> int:
+        """What to ask for next: what ``max_age`` seconds take at the pace of this batch."""
+        pace = (self.size - self.left) / max(now - self.born, 1e-6)
+        wanted = min(self.size * GROWTH, int(pace * max_age))
         return max(needed, min(wanted, self.balance.remaining // PART))
 
 

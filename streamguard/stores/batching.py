@@ -1,8 +1,9 @@
 """Hot accounts without a store call for each request: each worker reserves batches up front.
 
-The first call of an account reserves just what it needs; while batches are used up young, the
-next ones grow, and near the limit they shrink again. No batch lives longer than ``max_age``, so
-what is unused comes back, and usage is charged at most that much later than it happened.
+The first call of an account reserves just what it needs; batches grow to what ``max_age`` takes
+at the account's pace, and shrink near the limit. No batch lives longer than ``max_age``, so
+what is unused comes back; usage is charged when the batch's last call has ended. The price: a
+worker that is killed takes with it what its batches used and had not told the store.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from streamguard.core.accounts import Balance, Decision, Demand, Grant, Refusal
-from streamguard.core.batch import Batch, batch_demand
+from streamguard.core.batch import MEMORY, Batch, batch_demand
 from streamguard.core.books import Key
 from streamguard.core.ledger import NOTHING, check_apart
 from streamguard.errors import StoreUnavailableError
 from streamguard.stores.base import Store
 
-TTL = 30.0
+TTL = 10.0
 """Seconds after which the batches of a crashed worker come back."""
 
 
@@ -50,6 +51,7 @@ class BatchingStore:
         self._batches: dict[Key, Batch] = {}
         self._retired: dict[str, Batch] = {}
         self._calls: dict[str, _Call] = {}
+        self._last: dict[Key, Batch] = {}
         self._locks: dict[Key, asyncio.Lock] = {}
         self._keeper: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -164,12 +166,13 @@ class BatchingStore:
         one has is used, or goes back before the store is asked again.
         """
         old, asked = self._batches.get(key), batch_demand(demand)
+        last, now = self._last.get(key), time.monotonic()
+        size = wanted if last is None else last.next_size(wanted, now, self.max_age)
         if old is None:
-            return self._use(await self._new(asked, wanted, needed))
+            return self._use(await self._new(asked, size, needed))
         if old.left < 0 and not old.flying:
             await self._hand_back(old)
         missing = max(0, -old.left) if old.flying else 0
-        size = old.next_size(wanted, young=time.monotonic() - old.born < self.max_age)
         least = min(wanted, max(needed, old.left + 1))
         answer = await self._new(asked, size, least, missing)
         if isinstance(answer, Refusal) and old.left >= needed:
@@ -184,7 +187,7 @@ class BatchingStore:
             key = (answer.demand.account, answer.demand.window)
             if key in self._batches:
                 self._retire(self._batches[key])
-            self._batches[key] = answer
+            self._batches[key] = self._last[key] = answer
         return answer
 
     async def _hand_back(self, batch: Batch) -> None:
@@ -243,9 +246,13 @@ class BatchingStore:
             if now - self._renewed > TTL / 3:
                 self._renewed = now
                 await self._renew_all()
-            for key in [key for key, lock in self._locks.items() if not lock.locked()]:
-                if key not in self._batches:
-                    del self._locks[key]
+            self._forget(now - MEMORY * self.max_age)
+
+    def _forget(self, before: float) -> None:
+        """Drop what is known of accounts that have no batch since ``before``."""
+        for key, batch in list(self._last.items()):
+            if batch.born < before and not self._locks[key].locked():
+                del self._last[key], self._locks[key]
 
     async def _settle_retired(self, *, force: bool = False) -> None:
         for batch in list(self._retired.values()):
