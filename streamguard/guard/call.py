@@ -224,7 +224,8 @@ class Call:
             await self._close(self._own_part(usage), usage, billed=spent.billed)
         finally:
             cost = self._engine.catalog.cost_nano(self._model, usage)
-            self._engine.teller.ended(self.assessment, spent, usage, cost, self.elapsed)
+            told = (self.assessment, spent, usage, cost, self.elapsed, self.allowance)
+            self._engine.teller.ended(*told)
         return usage
 
     def _usage(self, spent: Spent) -> Usage:

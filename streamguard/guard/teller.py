@@ -120,9 +120,15 @@ class Teller:
         self.tell(event, subject, status=error.http_status, **_figures(error))
 
     def ended(
-        self, assessment: Assessment, spent: Spent, usage: Usage, cost: int | None, took: float
+        self,
+        assessment: Assessment,
+        spent: Spent,
+        usage: Usage,
+        cost: int | None,
+        took: float,
+        allowance: int,
     ) -> None:
-        """A call is settled or its hold released; a cut is told of first."""
+        """A call is settled or its hold released; a cut is told of first, with its allowance."""
         figures: dict[str, Any] = {
             "counted": Usage(
                 assessment.input_tokens,
@@ -137,7 +143,7 @@ class Teller:
             "first_token": spent.first_token,
         }
         if spent.outcome == "cut":
-            self.tell("cut", assessment.subject, **figures)
+            self.tell("cut", assessment.subject, output_limit=allowance, **figures)
         event: EventName = "settled" if spent.billed or usage.total_tokens else "released"
         self.tell(event, assessment.subject, **figures, charged=usage, cost_nano_usd=cost)
 
