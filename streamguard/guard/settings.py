@@ -146,6 +146,7 @@ class Settings:
                 raise ConfigurationError(message)
         if not callable(self.limits):
             _check_names(self.limits)
+        _check_models(self.fallback, self.sizes)
 
     async def limits_for(self, identity: Identity, model: str) -> Sequence[Limit]:
         """The limits of a call, looked up where they are; all soft where nothing is refused."""
@@ -187,6 +188,25 @@ def is_reasoning(model: str) -> bool:
     """Whether the model spends hidden tokens on thinking, by its name."""
     name = model.rsplit("/", 1)[-1]
     return name.startswith(("o1", "o3", "o4", "gpt-5", "gpt-6", "deepseek-reasoner"))
+
+
+def _check_models(fallback: Any, sizes: Mapping[str, Any]) -> None:
+    if isinstance(fallback, str) or not all(isinstance(model, str) for model in fallback):
+        message = f"fallback={fallback!r} must be a list of model names"
+        raise ConfigurationError(message)
+    for name, steps in sizes.items():
+        if not (isinstance(steps, Sequence) and steps and all(map(_is_step, steps))):
+            message = f"sizes: {name!r} must be a list of [tokens, model] pairs, not {steps!r}"
+            raise ConfigurationError(message)
+        if [most for most, _ in steps] != sorted({most for most, _ in steps}):
+            message = f"sizes: {name!r} must go from the smallest number of tokens to the largest"
+            raise ConfigurationError(message)
+
+
+def _is_step(step: Any) -> bool:
+    if isinstance(step, str) or not isinstance(step, Sequence):
+        return False
+    return [type(part) for part in step] == [int, str] and step[0] > 0
 
 
 def _check_names(limits: Sequence[Limit]) -> None:

@@ -16,6 +16,7 @@ from support.upstream import Upstream
 from streamguard import (
     BudgetExceededError,
     Catalog,
+    ConfigurationError,
     ContextWindowExceededError,
     Guard,
     InputBudgetExceededError,
@@ -233,3 +234,23 @@ def test_sizes():
     assert [by_size(sizes, tokens) for tokens in (0, 10, 11, 20, 21)] == [
         "small", "small", "large", "large", "large",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"fallback": "gpt-4o-mini"}, "list of model names"),
+        ({"fallback": [1]}, "list of model names"),
+        ({"sizes": {"auto": []}}, "pairs"),
+        ({"sizes": {"auto": "gpt-4o"}}, "pairs"),
+        ({"sizes": {"auto": ["ab"]}}, "pairs"),
+        ({"sizes": {"auto": [(0, "gpt-4o")]}}, "pairs"),
+        ({"sizes": {"auto": [("9", "gpt-4o")]}}, "pairs"),
+        ({"sizes": {"auto": [7]}}, "pairs"),
+        ({"sizes": {"auto": [(9, "a"), (5, "b")]}}, "smallest"),
+        ({"sizes": {"auto": [(9, "a"), (9, "b")]}}, "smallest"),
+    ],
+)
+def test_models_that_cannot_be_are_refused_when_the_guard_is_made(settings, says):
+    with pytest.raises(ConfigurationError, match=says):
+        Guard(**settings)
