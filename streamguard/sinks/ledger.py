@@ -28,8 +28,8 @@ class LedgerSink:
     ``emit`` appends a line to a spool file, which survives the process; a thread moves the
     lines into the database in batches. Killed processes and database outages lose no row: what
     is spooled is written by the next process, each row once. A power cut can lose the last
-    ``flush_seconds``: that is how often spooled rows are committed, or synced to the disk when
-    the database is away.
+    ``flush_seconds``, for that is how often rows are committed; while the database is away, the
+    last five seconds, for that is how often the spool is synced to the disk.
 
     Args:
         url: ``sqlite:///FILE`` or ``postgresql://USER@HOST/NAME``.

@@ -124,7 +124,11 @@ class LedgerWriter:
     def _run(self) -> None:
         pause = self._flush_seconds
         while not self._stopping.wait(pause):
-            reached = self.drain()
+            try:
+                reached = self.drain()
+            except OSError as error:  # the spool's disk; what is on it is tried again
+                reached = False
+                self._complaints.say("usage_ledger_spool_failed", error=type(error).__name__)
             pause = self._flush_seconds if reached else min(_LONGEST_PAUSE, pause * 2)
             self._tell_dropped()
         with self._ending:

@@ -68,6 +68,9 @@ def run(sink, *events):
         await sink.close()
 
     asyncio.run(go())
+    for thread in threading.enumerate():  # one that had no time to end lets go soon
+        if thread.name == "streamguard-ledger":
+            thread.join(20)
 
 
 def test_each_ended_call_is_one_row_however_often_it_is_told(new_sink, database, reports):
@@ -529,3 +532,27 @@ def test_when_time_is_up_nothing_more_is_written(new_sink, database):
 
     asyncio.run(go())
     assert ids(database) == ["sg-1"]
+
+
+def test_a_spool_that_cannot_be_read_for_a_while_is_said_and_tried_again(
+    new_sink, database, reports, monkeypatch
+):
+    async def go():
+        sink = new_sink()
+        await sink.open()
+        real, failed = os.pread, threading.Event()
+
+        def broken(*_args):
+            failed.set()
+            raise OSError(5, "Input/output error")
+
+        with monkeypatch.context() as disk:
+            disk.setattr(os, "pread", broken)
+            sink.emit(settled(1))
+            assert await asyncio.to_thread(failed.wait, 20)
+        assert os.pread is real
+        await sink.close()
+
+    asyncio.run(go())
+    assert ids(database) == ["sg-1"]
+    assert reports == [("usage_ledger_spool_failed", {"error": "OSError"})]
