@@ -42,10 +42,9 @@ _remembered = msgspec.json.Decoder(list[Demand]).decode
 
 
 class RedisStore:
-    """The books in Redis; ``connect`` makes a ``RedisPipe`` or a ``RedisCluster``.
+    """The books in Redis; ``connect`` makes a ``RedisPipe`` or a ``ClusterPipe``.
 
-    ``timeout`` is seconds for each call, after which ``StoreUnavailableError`` is raised; at
-    most ``connections`` calls are under way at once, the others wait within their timeout.
+    ``timeout`` is seconds for each call, after which ``StoreUnavailableError`` is raised.
     ``clock`` replaces the server's, for tests only.
     """
 
@@ -55,7 +54,6 @@ class RedisStore:
         *,
         cluster: bool = False,
         timeout: float = 1.0,
-        connections: int = 10_000,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.timeout = timeout
@@ -68,7 +66,6 @@ class RedisStore:
         self._over: dict[str, Call] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._skew = 0
-        self._free = asyncio.Semaphore(connections)
 
     async def open(self) -> None:
         """Connect.
@@ -265,7 +262,7 @@ class RedisStore:
 
     async def _within(self, answer: Awaitable[Any]) -> Any:
         try:
-            async with asyncio.timeout(self.timeout), self._free:
+            async with asyncio.timeout(self.timeout):
                 return await answer
         except TimeoutError as error:
             message = f"Redis did not answer in {self.timeout} s"

@@ -93,17 +93,17 @@ class RedisPipe:
         self._wire: _Wire | None = None
         self._lock = asyncio.Lock()
 
-    async def execute_command(self, *words: Any) -> Any:
-        """The reply to a command.
+    async def execute_command(self, *words: Any, asking: bool = False) -> Any:
+        """The reply to a command; ``asking`` for a slot that is being moved here.
 
         Raises:
             RedisError: the server's error, or the connection was lost twice.
             OSError: the server cannot be reached.
         """
         try:
-            return await self._once(words)
+            return await self._once(words, asking)
         except RedisConnectionError:
-            return await self._once(words)
+            return await self._once(words, asking)
 
     async def info(self, section: str) -> Mapping[str, Any]:
         """A section of INFO."""
@@ -118,12 +118,14 @@ class RedisPipe:
             self._wire = None
             await asyncio.sleep(0)
 
-    async def _once(self, words: tuple[Any, ...]) -> Any:
+    async def _once(self, words: tuple[Any, ...], asking: bool) -> Any:
         wire = self._wire
         if wire is None or wire.transport is None:
             wire = await self._connect()
         loop = asyncio.get_running_loop()
         try:
+            if asking:
+                wire.ask(("ASKING",), loop.time())
             return await wire.ask(words, loop.time())
         except ReadOnlyError:
             # The master became a replica: look for the new one next time.

@@ -7,20 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
-from redis.asyncio import RedisCluster
 from redis.asyncio.connection import parse_url
-from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
-from redis.backoff import NoBackoff
 
 from streamguard.errors import ConfigurationError
 from streamguard.stores.redis import RedisStore
-from streamguard.stores.redis_pipe import RedisPipe
+from streamguard.stores.redis_cluster import ClusterPipe
+from streamguard.stores.redis_pipe import Address, RedisPipe
 
 SENTINEL_PORT = 26_379
-
-CONNECTIONS = 64
-"""Calls under way at once on a Cluster, where each takes a connection of its own."""
 
 
 def from_url(url: str) -> RedisStore:
@@ -38,9 +33,7 @@ def from_url(url: str) -> RedisStore:
     scheme, _, kind = parts.scheme.partition("+")
     if kind == "cluster":
         target = "redis" + bare.removeprefix(parts.scheme)
-        return RedisStore(
-            _cluster(target, timeout), cluster=True, timeout=timeout, connections=CONNECTIONS
-        )
+        return RedisStore(_cluster(target, timeout), cluster=True, timeout=timeout)
     if kind == "sentinel":
         return RedisStore(_sentinel(bare, timeout), timeout=timeout)
     if scheme == "valkey":
@@ -60,26 +53,46 @@ def _without_timeout(query: str) -> str:
     return "&".join(part for part in query.split("&") if not part.startswith("timeout="))
 
 
-def _single(url: str, timeout: float) -> Callable[[], Any]:
+def _known(url: str) -> Mapping[str, Any]:
     try:
-        known = parse_url(url)
+        return parse_url(url)
     except ValueError as error:
         message = f"the Redis URL is not one redis-py reads: {error}"
         raise ConfigurationError(message) from error
+
+
+def _maker(known: Mapping[str, Any], timeout: float) -> Callable[[Address], RedisPipe]:
+    """How to connect to a node as a URL says."""
     tls = _tls(known) if known.get("connection_class") is not None else None
-    host, port = known.get("host", "localhost"), known.get("port", 6379)
 
-    async def find() -> tuple[str, int]:
-        return host, port
+    def make(place: Address) -> RedisPipe:
+        async def find() -> Address:
+            return place
 
-    return lambda: RedisPipe(
-        find,
-        username=known.get("username"),
-        password=known.get("password"),
-        db=int(known.get("db", 0)),
-        tls=tls,
-        patience=timeout,
-    )
+        return RedisPipe(
+            find,
+            username=known.get("username"),
+            password=known.get("password"),
+            db=int(known.get("db", 0)),
+            tls=tls,
+            patience=timeout,
+        )
+
+    return make
+
+
+def _single(url: str, timeout: float) -> Callable[[], Any]:
+    known = _known(url)
+    return lambda: _maker(known, timeout)(_place(known))
+
+
+def _cluster(url: str, timeout: float) -> Callable[[], Any]:
+    known = _known(url)
+    return lambda: ClusterPipe([_place(known)], _maker(known, timeout))
+
+
+def _place(known: Mapping[str, Any]) -> Address:
+    return known.get("host", "localhost"), known.get("port", 6379)
 
 
 def _tls(known: Mapping[str, Any]) -> ssl.SSLContext:
@@ -91,15 +104,6 @@ def _tls(known: Mapping[str, Any]) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _cluster(url: str, timeout: float) -> Callable[[], Any]:
-    """One more attempt on a broken connection: every operation is idempotent. The store bounds
-    the whole call's time; the socket's own limit only ends a connection attempt.
-    """
-    return lambda: RedisCluster.from_url(
-        url, retry=Retry(NoBackoff(), 1), socket_timeout=None, socket_connect_timeout=timeout
-    )
 
 
 def _sentinel(url: str, timeout: float) -> Callable[[], Any]:

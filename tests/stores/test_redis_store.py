@@ -12,7 +12,6 @@ from streamguard.core.accounts import Demand, Grant, Refusal, Window, account_ke
 from streamguard.core.ledger import NOTHING
 from streamguard.errors import ConfigurationError, StoreUnavailableError
 from streamguard.stores import open_store, redis, scripts
-from streamguard.stores.redis import RedisStore
 
 pytestmark = needs_redis
 MINUTE, DAY, SLOTS = Window(60), Window(86_400, calendar=True), Window(None)
@@ -454,27 +453,3 @@ def test_missing_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr("streamguard.stores.import_module", missing)
     with pytest.raises(ConfigurationError, match=r"streamguard\[redis\]"):
         open_store("redis://h")
-
-
-def test_calls_under_way_are_bounded(cluster):
-    async def go():
-        one = open_store(cluster)
-        store = RedisStore(one._connect, cluster=True, connections=2, timeout=10)
-        await store.open()
-        busy, most, command = 0, 0, store._command
-
-        async def counted(*words):
-            nonlocal busy, most
-            busy += 1
-            most = max(most, busy)
-            try:
-                return await command(*words)
-            finally:
-                busy -= 1
-
-        store._command = counted
-        await asyncio.gather(*(reserve(store, f"m{n}", demand("many", 10**9)) for n in range(20)))
-        await store.close()
-        return most
-
-    assert asyncio.run(go()) == 2
