@@ -460,12 +460,37 @@ EVENTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", EVENTS)
-@given(data=st.data())
-def test_the_quick_way_reads_what_the_general_way_does(name, data):
+def both_ways(name, events):
     quick, general = stream_named(name)(), stream_named(name)()
     general.quick = lambda data: None
-    for event in data.draw(st.lists(EVENTS[name], max_size=4)):
+    for event in events:
         assert deltas(quick, sse_event(event)) == deltas(general, sse_event(event))
     assert quick.ended == general.ended
     assert quick.end("cut", Usage()) == general.end("cut", Usage())
+
+
+@pytest.mark.parametrize("name", EVENTS)
+@given(data=st.data())
+def test_the_quick_way_reads_what_the_general_way_does(name, data):
+    both_ways(name, data.draw(st.lists(EVENTS[name], max_size=4)))
+
+
+@pytest.mark.parametrize(
+    ("name", "event"),
+    [
+        ("anthropic", {"type": "content_block_delta", "index": 0, "delta": {"text": ""}}),
+        ("anthropic", {"type": "content_block_delta", "index": -1, "delta": {"text": "x"}}),
+        ("anthropic", {"type": "content_block_delta", "delta": {"text": "x", "thinking": "y"}}),
+        ("openai_responses", {"type": "response.output_text.delta", "delta": ""}),
+        (
+            "openai_responses",
+            {"type": "response.output_text.delta", "delta": "x", "output_index": -1},
+        ),
+        (
+            "openai_responses",
+            {"type": "response.output_text.delta", "delta": "x", "response": {"id": "r"}},
+        ),
+    ],
+)
+def test_the_quick_way_leaves_the_odd_to_the_general_way(name, event):
+    both_ways(name, [event])
