@@ -8,7 +8,9 @@ from typing import Any, Literal
 import anyio.to_thread
 
 from streamguard.client.io import Io, LateError, TooLargeError
+from streamguard.client.memo import Memo, again
 from streamguard.client.streaming import Ending, byte_stream, too_late
+from streamguard.core.answers import Answer
 from streamguard.core.billing import Spent
 from streamguard.core.strict_json import dumps, loads
 from streamguard.core.wire import WireProtocol
@@ -55,12 +57,14 @@ class Flow:
         try:
             protocol = protocol or await self._detected(request, io)
             if protocol is not None:
-                call = await self._begin(request, protocol, io)
+                call, memo = await self._begin(request, protocol, io)
         except StreamGuardError as error:
             return self._refusal(error, protocol or protocol_named("openai_chat"))
         if protocol is None:
             return await io.send(transport, request)
-        return await self._send(request, transport, call, io)
+        if isinstance(call, Answer):
+            return again(call, new_request_id(), self.web)
+        return await self._send(request, transport, call, memo, io)
 
     async def _detected(self, request: Any, io: Io) -> WireProtocol | None:
         """What a request to an unknown path is taken for."""
@@ -74,14 +78,16 @@ class Flow:
         is_chat = _is_json(request) and looks_like_chat(await io.content(request))
         return protocol_named("openai_chat") if is_chat else None
 
-    async def _begin(self, request: Any, protocol: WireProtocol, io: Io) -> Call:
+    async def _begin(
+        self, request: Any, protocol: WireProtocol, io: Io
+    ) -> tuple[Call | Answer, Memo]:
         if request.headers.get("content-encoding", "identity") != "identity":
             raise UnsupportedBodyError("send the request body without content-encoding")
         if not _is_json(request):
             raise UnsupportedBodyError("send the request body as application/json")
         content = await io.content(request)
 
-        async def begin() -> Call:
+        async def begin() -> tuple[Call | Answer, Memo]:
             big = len(content) > BIG
             body = await anyio.to_thread.run_sync(loads, content) if big else loads(content)
             subject = await self.guard.subject(
@@ -91,18 +97,19 @@ class Flow:
                 protocol=protocol,
                 size=len(content),
             )
-            return await self.guard.begin(subject)
+            memo = Memo(self.guard.answers, subject)
+            return memo.recall() or await self.guard.begin(subject), memo
 
         return await io.guard(begin)
 
-    async def _send(self, request: Any, transport: Any, call: Call, io: Io) -> Any:
+    async def _send(self, request: Any, transport: Any, call: Call, memo: Memo, io: Io) -> Any:
         response = None
         deadlines = Deadlines(self.guard.settings, io.now())
 
         async def answer() -> Any:
             nonlocal response
             response = await io.send(transport, self._rewritten(request, call))
-            return await self._answered(response, call, io, deadlines)
+            return await self._answered(response, call, memo, io, deadlines)
 
         try:
             return await io.by(deadlines.due, answer)
@@ -136,22 +143,24 @@ class Flow:
             extensions=request.extensions,
         )
 
-    async def _answered(self, response: Any, call: Call, io: Io, deadlines: Deadlines) -> Any:
+    async def _answered(
+        self, response: Any, call: Call, memo: Memo, io: Io, deadlines: Deadlines
+    ) -> Any:
         headers = response.headers
         call.started(response.status_code)
         mode = mode_of(
             response.status_code, headers.get("content-type"), headers.get("content-encoding")
         )
         if mode == "stream":
-            ending = Ending(call, response, io, deadlines)
+            ending = Ending(call, response, memo, io, deadlines)
             return self._response(response, call, stream=byte_stream(ending, self.web))
         if mode == "whole":
-            return await self._whole(response, call, io)
+            return await self._whole(response, call, memo, io)
         if mode == "encoded":
             return await self._unmetered(response, call, io, "is compressed")
         return await self._unbilled(response, call, io, billed=mode == "empty")
 
-    async def _whole(self, response: Any, call: Call, io: Io) -> Any:
+    async def _whole(self, response: Any, call: Call, memo: Memo, io: Io) -> Any:
         try:
             body = await io.read(response, MAX_WHOLE_BYTES)
         except TooLargeError:
@@ -160,7 +169,10 @@ class Flow:
         body, spent = measured(call, body)
         spent = replace(spent, status=response.status_code)
         await io.guard(lambda: call.finish(spent))
-        return self._response(response, call, content=body)
+        answer = self._response(response, call, content=body)
+        memo.add(body)
+        memo.keep(call, answer.headers)
+        return answer
 
     async def _unbilled(self, response: Any, call: Call, io: Io, *, billed: bool) -> Any:
         """An error, which costs nothing, or an empty response."""

@@ -8,6 +8,7 @@ from functools import cache, partial
 from typing import Any
 
 from streamguard.client.io import Io, LateError, run_now
+from streamguard.client.memo import Memo
 from streamguard.core.billing import Spent
 from streamguard.guard.call import Call
 from streamguard.guard.deadlines import Deadlines, TimeBudgetExceededError
@@ -21,7 +22,8 @@ class Ending:
         outcome: how it ends where neither its bytes nor the allowance say.
     """
 
-    def __init__(self, call: Call, response: Any, io: Io, deadlines: Deadlines) -> None:
+    def __init__(self, call: Call, response: Any, memo: Memo, io: Io, deadlines: Deadlines) -> None:
+        self.memo = memo
         self.metered = MeteredStream(call)
         self.upstream = response.stream
         self.deadlines = deadlines
@@ -45,6 +47,8 @@ class Ending:
             await self._io.close(self._response)
         finally:
             await self._io.guard(lambda: self._call.finish(self._spent()))
+        headers = {"content-type": self._response.headers.get("content-type", "")}
+        self.memo.keep(self._call, {**dict(self._call.headers()), **headers})
 
     async def more(self, size: int) -> None:
         """Hold more output before the next ``size`` bytes, where the budgets have it."""
@@ -131,10 +135,12 @@ class _AsyncStream(_Stream):
                 if metered.over:
                     break
                 if out:
+                    ending.memo.add(out)
                     yield out
             else:
                 ending.outcome = "completed"
                 out = metered.finish()
+                ending.memo.add(out)
         except TimeBudgetExceededError as error:
             out = metered.time_out(error)
         except Exception:
@@ -161,10 +167,12 @@ class _SyncStream(_Stream):
                 if metered.over:
                     break
                 if out:
+                    ending.memo.add(out)
                     yield out
             else:
                 ending.outcome = "completed"
                 out = metered.finish()
+                ending.memo.add(out)
         except TimeBudgetExceededError as error:
             out = metered.time_out(error)
         except Exception:
