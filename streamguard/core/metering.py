@@ -40,7 +40,9 @@ class TextMeter:
     """Counts one run of text, piece by piece. Pure; not safe to share between threads.
 
     Attributes:
-        upper: an upper bound of ``count`` that costs nothing to read.
+        upper: an upper bound of ``count`` that costs nothing to read: settled tokens and the
+            bytes of the rest. (The count of the rest and the bytes of what comes would be none:
+            "import" is one token, "importr" three.)
     """
 
     __slots__ = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol, Self
 
 _STEP = 32
+_ASCII_WINDOW, _WINDOW = 128, 260
 
 
 class Meter(Protocol):
@@ -31,15 +32,23 @@ def longest_prefix(meter: Meter, text: str, limit: int) -> str:
     """The longest prefix of ``text`` that ``meter`` can be fed within ``limit`` tokens.
 
     Counts are not monotone: a longer text may have fewer tokens. So first go forward in steps
-    that fit, then on to where the settled tokens alone are too many, and from there back.
+    that fit, then try every end up to where the settled tokens alone are too many. Inside a
+    long run that is far away, yet few ends need to be tried: tokens are at most 128 bytes, so an
+    end further off that fits has an edge among these few, and the text up to there is within
+    ``limit - 1``. (260 where characters may be cut by edges; see ``runs``.)
     """
     ahead = meter.copy()
     start = _advance(ahead, text, limit)
     stop = _end_of_hope(ahead.copy(), text, limit, start)
-    for end in range(stop, start, -1):
+    window = _ASCII_WINDOW if text[start : start + _WINDOW].isascii() else _WINDOW
+    best, end, horizon = start, start + 1, start + window
+    while end <= min(stop, horizon):
         if is_boundary(text, end) and not ahead.would_exceed(limit, text[start:end]):
-            return text[:end]
-    return text[:start]
+            best = end
+            if not ahead.would_exceed(limit - 1, text[start:end]):
+                horizon = end + window
+        end += 1
+    return text[:best]
 
 
 def _advance(meter: Meter, text: str, limit: int) -> int:
@@ -57,12 +66,15 @@ def _advance(meter: Meter, text: str, limit: int) -> int:
 
 
 def _end_of_hope(meter: Meter, text: str, limit: int, start: int) -> int:
-    """Feed on from ``start``; the position after which no prefix can fit."""
-    while start < len(text) and meter.lower <= limit:
-        meter.feed(text[start : start + _STEP])
+    """Feed on from ``start``; the position after which no prefix can fit, if it is near."""
+    end = start
+    while meter.lower <= limit:
+        if end >= min(start + _WINDOW, len(text)):
+            return len(text)
+        meter.feed(text[end : end + _STEP])
         meter.settle()
-        start = min(start + _STEP, len(text))
-    return start
+        end += _STEP
+    return min(end, len(text))
 
 
 def is_boundary(text: str, end: int) -> bool:

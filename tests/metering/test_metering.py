@@ -56,6 +56,7 @@ def prefixes(text: str) -> Iterator[str]:
 @pytest.mark.parametrize("name", NAMES)
 @given(pieces=chunked())
 @example(pieces=["internation", "al"])
+@example(pieces=["import", "r"])
 @example(pieces=["a \n", " \n", "b"])
 @example(pieces=["\ud83d", "\ude00", "\ud83d"])
 @example(pieces=["don'", "r", "E", "x"])
@@ -213,6 +214,24 @@ def test_long_questions_are_decided_without_reading_them_through() -> None:
     assert sum(spy.calls) < 9000
     assert not meter.would_exceed(20_000, ENGLISH * 30)
     assert meter.upper == 0
+
+
+def test_what_only_the_scan_settles_is_settled_in_a_stream() -> None:
+    meter = TextMeter(O200K)
+    for _ in range(3000):
+        meter.feed("❤️")
+    assert len(meter._open) < 3000
+    assert meter.count == O200K.count("❤️" * 3000)
+
+
+def test_a_look_from_outside_leaves_the_meter_as_it_is() -> None:
+    meter = fed("one ", "two", " three")
+    pending = list(meter._pending)
+    assert meter.nearly == 3
+    assert meter._pending == pending
+
+    hopeless = fed("\n", *[" " * 1000] * 30)
+    assert hopeless.nearly == hopeless.upper > hopeless.count
 
 
 def test_a_copy_goes_its_own_way() -> None:
