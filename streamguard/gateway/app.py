@@ -57,6 +57,7 @@ class Gateway:
         """
         self.config = config
         self._path = path
+        self._seen = None if path is None else _stamp(path)
         self._ring = KeyRing(config.keys) if config.keys else None
         self.guard = Guard(self._limits, sinks=_sinks(config, sinks), **config.guard)
         self._proxy = Proxy(self._upstreams, pass_credentials=self._ring is None)
@@ -124,12 +125,11 @@ class Gateway:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _watch(self, path: Path) -> None:
-        seen = await anyio.to_thread.run_sync(_stamp, path)
         while True:
             await anyio.sleep(WATCH_SECONDS)
             now = await anyio.to_thread.run_sync(_stamp, path)
-            if now != seen:
-                seen = now
+            if now != self._seen:
+                self._seen = now
                 await self._reload(path)
 
     async def _reload(self, path: Path) -> None:

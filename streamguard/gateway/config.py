@@ -140,7 +140,9 @@ def _plan(name: str, given: Any) -> tuple[Limit, ...]:
     if not isinstance(given, dict) or set(given) - {"limits"}:
         message = f"{where}: a plan holds limits only, written [[{where}.limits]]"
         raise ConfigurationError(message)
-    return tuple(parse_config({"limits": _tables(given, "limits")}, where)["limits"])
+    if not isinstance(given.get("limits", []), list):
+        raise ConfigurationError(f"{where}: limits must be tables, written [[{where}.limits]]")
+    return tuple(parse_config(given, where)["limits"])
 
 
 def _tenants(given: Mapping[str, Any], plans: Mapping[str, Any]) -> dict[str, str]:

@@ -38,10 +38,13 @@ def _lines(text: str) -> dict[Place, int]:
     table: Place = ()
     for number, line in enumerate(text.splitlines(), 1):
         if header := _HEADER.match(line):
-            table = _table(header, counts)
-            found.setdefault(table, number)
+            place = table = _table(header, counts)
         elif key := _KEY.match(line):
-            found.setdefault(table + _parts(key[1]), number)
+            place = table + _parts(key[1])
+        else:
+            continue
+        for depth in range(1, len(place) + 1):
+            found.setdefault(place[:depth], number)
     return found
 
 
