@@ -23,7 +23,8 @@ class Subject:
 
     ``received`` is the body as the client sent it, where the guard put another in its place;
     ``asked`` is the model it asked for, where another answers; ``queued`` is the seconds it
-    waited for a budget; ``size`` is the body's bytes, 0 where it came decoded.
+    waited for a budget, and ``position`` its first place in line; ``size`` is the body's
+    bytes, 0 where it came decoded.
     """
 
     request_id: str
@@ -34,6 +35,7 @@ class Subject:
     received: Mapping[str, Any] | None = None
     asked: str | None = None
     queued: float | None = None
+    position: int | None = None
     size: int = 0
 
     @property

@@ -50,6 +50,7 @@ def _changes(assessment: Assessment) -> Iterator[tuple[str, str]]:
         yield "x-streamguard-model", assessment.subject.request.model
     if assessment.subject.queued is not None:
         yield "x-streamguard-queued", f"{assessment.subject.queued:.3f}"
+        yield "x-streamguard-queue-position", str(assessment.subject.position)
 
 
 def refusal_headers(error: StreamGuardError, request_id: str) -> list[tuple[str, str]]:

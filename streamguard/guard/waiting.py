@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import replace
+from threading import RLock
 from typing import NamedTuple
 
 from streamguard.core.admission import applies
@@ -20,6 +21,9 @@ from streamguard.limits import Limit
 from streamguard.usage import UsageEvent
 
 Attempt = Callable[[Subject], Awaitable[Call]]
+
+Key = tuple[str, tuple[tuple[str, str], ...]]
+"""A limit's name and the scope of one account of it."""
 
 POLL = 1.0
 """Seconds after which the first in line asks again: other processes' settles are not seen."""
@@ -45,7 +49,8 @@ class WaitingRoom:
         self._queue = queue
         self._teller = teller
         self._clock = clock
-        self._lines: dict[tuple[str, tuple[tuple[str, str], ...]], _Line] = {}
+        self._lines: dict[Key, _Line] = {}
+        self._lock = RLock()  # wrapped blocking clients wait on loops of their own
 
     def __len__(self) -> int:
         return sum(len(line.queue) for line in self._lines.values())
@@ -53,24 +58,21 @@ class WaitingRoom:
     def emit(self, event: UsageEvent) -> None:
         """A call that is over may have given budget back."""
         if event.event in ("settled", "released"):
-            for line in list(self._lines.values()):
-                line.wake(self._clock())
+            with self._lock:
+                for line in self._lines.values():
+                    line.wake(self._clock())
 
     def ahead(self, subject: Subject) -> WindowBudgetExceededError | None:
         """What those refuse who wait for a budget of this call: it may not overtake them."""
         scope = subject.scope()
-        found = (copy(line.error) for line in self._lines.values() if line.covers(scope))
-        return next(found, None)
+        with self._lock:
+            found = (copy(line.error) for line in self._lines.values() if line.covers(scope))
+            return next(found, None)
 
     def positions(self) -> list[Waiting]:
         """Everybody who waits, line by line."""
-        now = self._clock()
-        return [
-            Waiting(waiter.ticket.id, waiter.tenant, line.name, position, now - waiter.since)
-            for line in self._lines.values()
-            for request_id, position in line.queue.positions().items()
-            for waiter in (line.waiters[request_id],)
-        ]
+        with self._lock:
+            return [each for line in self._lines.values() for each in line.shown(self._clock())]
 
     async def wait(
         self,
@@ -85,27 +87,36 @@ class WaitingRoom:
             WindowBudgetExceededError: the line is full, or the deadline has come, or would come
                 before there is room.
         """
-        if len(self) >= self._queue.capacity or not self._worth_it(error):
+        if not self._worth_it(error):
             raise error
-        key = (str(error.limit_name), tuple(sorted(error.scope.items())))
-        line = self._lines.setdefault(key, _Line(error, limit, self._clock()))
         waiter = _Waiter(self._ticket(subject), subject.identity.tenant, self._clock())
-        position = line.join(waiter)
-        self._teller.tell(
-            "queued",
-            subject,
-            limit_name=error.limit_name,
-            position=position,
-        )
+        line, position = self._join(waiter, error, limit)
         served = False
         try:
+            self._teller.tell("queued", subject, limit_name=line.name, position=position)
+            subject = replace(subject, position=position)
             call = await self._in_line(line, waiter, subject, error, attempt)
             served = True
             return call
         finally:
+            self._leave(line, waiter, served=served)
+
+    def _join(
+        self, waiter: _Waiter, error: WindowBudgetExceededError, limit: Limit | None
+    ) -> tuple[_Line, int]:
+        with self._lock:
+            if len(self) >= self._queue.capacity:
+                raise _said(error, f"The queue is full: {len(self):,} calls wait already.")
+            line = self._lines.get(_key(error))
+            if line is None:
+                line = self._lines[_key(error)] = _Line(error, limit, self._clock())
+            return line, line.join(waiter)
+
+    def _leave(self, line: _Line, waiter: _Waiter, *, served: bool) -> None:
+        with self._lock:
             line.leave(waiter, self._clock(), served=served)
             if not line.queue:
-                self._lines.pop(key, None)
+                del self._lines[line.key]
 
     async def _in_line(
         self,
@@ -117,16 +128,25 @@ class WaitingRoom:
     ) -> Call:
         deadline = waiter.since + self._queue.max_wait
         while self._worth_it(error):
-            await line.turn(waiter, deadline, self._clock)
+            await self._turn(line, waiter, deadline)
             waited = self._clock() - waiter.since
             if waited >= self._queue.max_wait:
-                raise error
+                raise _said(error, f"It waited {waited:.1f} s in the queue.")
             try:
                 return await attempt(replace(subject, queued=waited))
             except WindowBudgetExceededError as refused:
                 error = line.error = refused
                 line.due = self._clock() + min(POLL, error.retry_after or POLL)
         raise error
+
+    async def _turn(self, line: _Line, waiter: _Waiter, deadline: float) -> None:
+        """Return when the waiter is first and may ask, or when its deadline has come."""
+        while (now := self._clock()) < deadline:
+            with self._lock:
+                first = line.queue.head() == waiter.ticket.id
+            if first and now >= line.due:
+                return
+            await waiter.wait((min(deadline, line.due) if first else deadline) - now)
 
     def _worth_it(self, error: WindowBudgetExceededError) -> bool:
         return error.retry_after is not None and error.retry_after <= self._queue.max_wait
@@ -135,6 +155,17 @@ class WaitingRoom:
         identity = subject.identity
         priority = self._queue.priority(identity) if self._queue.priority else 0
         return Ticket(subject.request_id, identity.tenant or "", priority)
+
+
+def _key(error: WindowBudgetExceededError) -> Key:
+    return str(error.limit_name), tuple(sorted(error.scope.items()))
+
+
+def _said(error: WindowBudgetExceededError, more: str) -> WindowBudgetExceededError:
+    """The refusal with one more sentence."""
+    longer = copy(error)
+    longer.args = (f"{error.message} {more}",)
+    return longer
 
 
 class _Waiter:
@@ -165,6 +196,7 @@ class _Line:
     """Those who wait for one budget. Only the first in line asks for it."""
 
     def __init__(self, error: WindowBudgetExceededError, limit: Limit | None, now: float) -> None:
+        self.key = _key(error)
         self.error = error
         self.limit = limit
         self.due = now + min(POLL, error.retry_after or POLL)
@@ -180,6 +212,12 @@ class _Line:
         """Whether a call of this scope is charged to the line's account."""
         mine = all(scope.get(key, "") == value for key, value in self.error.scope.items())
         return mine and (self.limit is None or applies(self.limit, scope))
+
+    def shown(self, now: float) -> Iterator[Waiting]:
+        """Everybody in line, the first one first."""
+        for request_id, position in self.queue.positions().items():
+            waiter = self.waiters[request_id]
+            yield Waiting(request_id, waiter.tenant, self.name, position, now - waiter.since)
 
     def join(self, waiter: _Waiter) -> int:
         """The new one's position."""
@@ -198,12 +236,3 @@ class _Line:
         head = self.queue.head()
         if head is not None:
             self.waiters[head].call()
-
-    async def turn(self, waiter: _Waiter, deadline: float, clock: Callable[[], float]) -> None:
-        """Return when the waiter is first and may ask, or when its deadline has come."""
-        while (now := clock()) < deadline:
-            first = self.queue.head() == waiter.ticket.id
-            if first and now >= self.due:
-                return
-            until = min(deadline, self.due) if first else deadline
-            await waiter.wait(until - now)

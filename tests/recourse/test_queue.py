@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 from typing import Any
 
@@ -73,6 +74,7 @@ async def test_a_call_waits_for_its_turn_and_says_how_long():
         await done(first)
         call = await second
         assert float(dict(call.headers())["x-streamguard-queued"]) > 0
+        assert dict(call.headers())["x-streamguard-queue-position"] == "1"
         assert guard.waiting == []
         assert not sink.named("refused")
         await done(call)
@@ -127,7 +129,7 @@ async def test_a_full_line_refuses():
         first = await begin(guard)
         second = asyncio.create_task(begin(guard))
         await until(lambda: guard.waiting)
-        with pytest.raises(WindowBudgetExceededError):
+        with pytest.raises(WindowBudgetExceededError, match="full: 1 calls wait already"):
             await begin(guard)
         assert len(sink.named("refused")) == 1
         await done(first)
@@ -141,6 +143,8 @@ async def test_a_deadline_refuses_with_the_last_figures():
         with pytest.raises(WindowBudgetExceededError) as caught:
             await begin(guard)
         assert caught.value.limit_name == "one at a time"
+        assert caught.value.limit == 1
+        assert "It waited 1.2 s" in caught.value.message
         assert [event.event for event in sink.events].count("refused") == 1
         assert guard.waiting == []
         await done(first)
@@ -295,3 +299,35 @@ def test_figures_that_cannot_be(queue):
 def test_a_queue_from_a_config_file():
     assert Guard(queue={"capacity": 3}).settings.queue == Queue(capacity=3)
     assert Guard(queue=None).settings.queue is None
+
+
+async def test_a_crowd_is_served_without_overshoot_and_leaves_nothing_behind():
+    limit = Limit(concurrency=4, name="four")
+    guard, sink = guarded(limit, queue=Queue(capacity=100, max_wait=60))
+    dice = random.Random(7)
+    active, most, served = 0, 0, []
+
+    async def one(number):
+        nonlocal active, most
+        call = await begin(guard, "abc"[number % 3])
+        active += 1
+        most = max(most, active)
+        await asyncio.sleep(dice.random() * 0.01)
+        active -= 1
+        await done(call)
+        served.append(number)
+
+    async with guard:
+        tasks = [asyncio.create_task(one(number)) for number in range(80)]
+        await until(lambda: len(guard.waiting) > 60)
+        for number in dice.sample(range(20, 80), 25):
+            tasks[number].cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert most == 4
+        assert guard.waiting == []
+        gone = [each for each in ended if isinstance(each, asyncio.CancelledError)]
+        assert len(served) + len(gone) == 80
+        assert len(served) >= 55
+        assert not sink.named("refused")
+        subject = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}
+        assert (await guard.preflight(subject)).balances["four"].held == 0
