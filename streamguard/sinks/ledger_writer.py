@@ -158,9 +158,9 @@ class LedgerWriter:
             self._spool.adopt()
 
     def _tell_dropped(self) -> None:
-        if self._spool.dropped > self._told_dropped:
-            self._told_dropped = self._spool.dropped
-            self._complaints.say(DROPPED, rows=self._spool.dropped)
+        dropped = self._spool.dropped
+        if dropped > self._told_dropped and self._complaints.say(DROPPED, rows=dropped):
+            self._told_dropped = dropped
 
     def _commit(self, lines: Sequence[bytes]) -> bool:
         try:

@@ -27,12 +27,14 @@ class Complaints:
         self._clock = clock
         self._told: dict[str, float] = {}
 
-    def say(self, event: str, **figures: Any) -> None:
-        """Report it, unless it was reported within the last minute."""
+    def say(self, event: str, **figures: Any) -> bool:
+        """Report it, unless it was reported within the last minute; whether it was now."""
         now = self._clock()
-        if now - self._told.get(event, -QUIET_SECONDS) >= QUIET_SECONDS:
-            self._told[event] = now
-            self._report(event, **figures)
+        if now - self._told.get(event, float("-inf")) < QUIET_SECONDS:
+            return False
+        self._told[event] = now
+        self._report(event, **figures)
+        return True
 
     def over(self, event: str) -> bool:
         """Forget it; True when it had been reported."""
