@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -111,9 +112,11 @@ class StreamGuardMiddleware:
         return self.unlisted == "deny" or path.endswith(("/realtime", "/responses"))
 
     async def _unlisted(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.unlisted == "deny":
+        path = normal_path(_path(scope))
+        if self.unlisted == "deny" or (self.unlisted == "detect" and _UNMETERED.search(path)):
             message = (
-                f"POST {_path(scope)[:200]} is not guarded and denied by policy; list it in routes="
+                f"POST {path[:200]} is not guarded and denied by policy; list it in routes= to "
+                "guard it, or as None to let it through"
             )
             await _refuse(send, protocol_named("openai_chat"), ProtocolError(message))
         elif self.unlisted == "detect" and _is_json(scope):
@@ -184,6 +187,12 @@ class StreamGuardMiddleware:
 
 
 _UNLISTED = Route(None)
+
+_UNMETERED = re.compile(
+    r"/v1(?:beta)?/(?:audio|images|videos|realtime|batches|fine_tuning|assistants|threads|"
+    r"messages/batches)(?:/|$)|:batchgeneratecontent$|:predict$"
+)
+"""Model endpoints that cost money and that no wire format here can meter."""
 
 
 async def _loaded(body: bytes) -> Mapping[str, Any]:

@@ -142,15 +142,20 @@ def _fit_window(ask: Ask, rates: Rates) -> int:
     """Output tokens of all choices that fit beside the prompt in the context window."""
     if rates.context_window is None:
         return ask.cap * ask.choices
-    room = rates.context_window - ask.count.input_tokens
+    room = rates.context_window - _longest(ask.count)
     if room < min(ask.cap, ask.reserve) * bool(ask.choices) or room < 0:
         raise _over_context(ask, rates.context_window)
     return min(ask.cap, room) * ask.choices
 
 
+def _longest(count: PromptCount) -> int:
+    """Tokens that share one context window."""
+    return count.input_tokens if count.longest is None else count.longest
+
+
 def _over_context(ask: Ask, window: int) -> ContextWindowExceededError:
     reserve = min(ask.cap, ask.reserve) * bool(ask.choices)
-    used = ask.count.input_tokens
+    used = _longest(ask.count)
     message = (
         f"the prompt is {used:,} tokens; with {reserve:,} reserved for the output it does not "
         f"fit the context window of {window:,} tokens ({_biggest(ask)}). Shorten the prompt by "

@@ -30,10 +30,12 @@ def count_prompt(
     scale = prompt.ratio * (1.0 + prompt.margin) / unit
     texts: dict[str, float] = {}
     fixed: dict[str, int] = {}
+    longest = 0
     for part in prompt.parts:
-        if part.text:
-            texts[part.component] = texts.get(part.component, 0.0) + count(counter, part.text)
+        tokens = count(counter, part.text) if part.text else 0
+        texts[part.component] = texts.get(part.component, 0.0) + tokens
         fixed[part.component] = fixed.get(part.component, 0) + part.tokens
+        longest = max(longest, ceil(tokens * scale) + part.tokens)
     components = _summed(texts, fixed, scale)
     return PromptCount(
         input_tokens=sum(components.values()),
@@ -41,6 +43,7 @@ def count_prompt(
         margin=prompt.margin,
         components=components,
         ratio=prompt.ratio,
+        longest=longest if prompt.separate else None,
     )
 
 

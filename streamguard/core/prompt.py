@@ -33,7 +33,8 @@ class Prompt:
 
     Texts are counted by ``weights`` where the model's tokenizer is not public, and scaled by
     ``ratio`` (which online calibration corrects); ``margin`` is the fraction added to texts so
-    that under-counts are rare. Fixed tokens are never scaled.
+    that under-counts are rare. Fixed tokens are never scaled. ``separate`` parts are prompts
+    of their own (embeddings, prompt arrays): each has the context window to itself.
     """
 
     parts: tuple[Part, ...]
@@ -41,6 +42,7 @@ class Prompt:
     ratio: float = 1.0
     margin: float = 0.0
     weights: Weights | None = None
+    separate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class PromptCount:
         components: tokens by component: system, history, user, tools, ….
         model: the model the count is for.
         ratio: the correction in the count, 1.0 when there is none.
+        longest: tokens of the longest prompt where the request holds several, else ``None``.
     """
 
     input_tokens: int
@@ -62,3 +65,4 @@ class PromptCount:
     components: Mapping[str, int] = field(default_factory=dict)
     model: str | None = None
     ratio: float = 1.0
+    longest: int | None = None

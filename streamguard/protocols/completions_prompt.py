@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from streamguard.core.families import family_of, prompt_of
@@ -30,7 +31,9 @@ def render_embeddings(body: Mapping[str, Any], model: str) -> Prompt:
 
 def _prompt(given: list[Any], model: str) -> Prompt:
     parts = (part for value in given for part in _parts(value))
-    return prompt_of(parts, family_of(model))
+    # A suffix belongs to every prompt: then the sum is the sound bound of the longest.
+    several = isinstance(given[0], list) and not any(given[1:])
+    return replace(prompt_of(parts, family_of(model)), separate=several)
 
 
 def _parts(value: Any) -> Iterator[Part]:

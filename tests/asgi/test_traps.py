@@ -476,3 +476,16 @@ async def test_identify_is_asked_once_and_charged(sink, asynchronous):
     assert json.loads(wire.body)["error"]["streamguard"]["scope"] == {"tenant": "acme"}
     assert sink.events[0].identity == Identity(tenant="acme", user="u1")
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/audio/speech", "/v1/Images//generations", "/v1/batches", "/v1/threads/runs"],
+)
+async def test_model_endpoints_that_cannot_be_metered_are_denied(guard, sink, path):
+    app = replying([], headers=[], last=b"ok")
+    wire = await Wire(b"{}", path=path).through(StreamGuardMiddleware(app, guard=guard))
+    assert wire.status == 400
+    assert b"list it in routes=" in wire.body
+    allowed = StreamGuardMiddleware(app, guard=guard, routes={path: None})
+    assert (await Wire(b"{}", path=path).through(allowed)).status == 200

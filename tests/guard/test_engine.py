@@ -221,3 +221,18 @@ def test_config_errors_name_the_key(tmp_path, text, said):
 def test_a_config_that_is_not_there(tmp_path):
     with pytest.raises(ConfigurationError, match="cannot read"):
         Guard.from_config(tmp_path / "none.toml")
+
+
+async def test_every_input_of_an_embedding_has_the_window_to_itself():
+    async with Guard(sinks=[]) as guard:
+        inputs = {"model": "text-embedding-3-small", "input": ["word " * 5_000] * 3}
+        found = await guard.preflight(inputs, path="/v1/embeddings")
+        assert found.input_tokens > 15_000
+        assert found.count.longest < 5_100
+        inputs["input"] = ["word " * 9_000, "short"]
+        with pytest.raises(ContextWindowExceededError, match="9,00"):
+            await guard.preflight(inputs, path="/v1/embeddings")
+        several = {"model": "gpt-3.5-turbo-instruct", "prompt": ["word " * 9_000] * 2}
+        assert (await guard.preflight(several, path="/v1/completions")).output_limit > 0
+        with pytest.raises(ContextWindowExceededError):
+            await guard.preflight({**several, "suffix": "end"}, path="/v1/completions")
