@@ -13,6 +13,9 @@ class Sink(Protocol):
 
     Work that waits (a database, the network) belongs in a queue behind it. An exception is
     caught by the guard and never reaches the caller.
+
+    A sink may have ``async open()`` and ``async close()``: the guard awaits them when it opens
+    and closes. ``emit`` may come before ``open``.
     """
 
     def emit(self, event: UsageEvent) -> None:
