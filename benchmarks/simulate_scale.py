@@ -8,7 +8,8 @@ the store for a while (fail-closed), in the last column the store's clock steps 
 of 5 s releases 5 s of usage early, whatever the store). With and without batches:
 
 - overshoot: the most that a tenant's calls settled within any minute, over its limit
-- stranded: what is held but belongs to no call that runs (batches, crashed calls)
+- held for nobody: what is held and belongs to no call that runs: what batches have left, what
+  their ended calls used and is not charged yet, and the holds of crashed workers
 - left when refused: what settled and running calls left of the hot tenant's limit when one
   of its calls was refused (a sliding window of 60 buckets keeps 1/60 back by itself)
 - never billed: what crashed workers' batches had used and not told the store yet
@@ -236,7 +237,7 @@ class Simulation:
             "crashes": figures["crashes"],
             "booked over the limit": max(0, figures["most booked over"]),
             "overshoot in any minute": max(0.0, worst),
-            "stranded, mean of the limit": sum(self.series["stranded"]) / self.seconds,
+            "held for nobody, of the limit": sum(self.series["stranded"]) / self.seconds,
             "refused": figures["refused"] / requests,
             "left when refused, of the limit": sum(left) / max(1, len(left)),
             "unavailable (partition)": figures["unavailable"] / requests,
@@ -260,7 +261,7 @@ def plot(path, runs):
         series = simulation.series
         axis.stackplot(range(len(series["used"])), series["used"], series["held"], alpha=0.6,
                        labels=["settled", "held"])  # fmt: skip
-        axis.plot(series["stranded"], color="red", label="stranded")
+        axis.plot(series["stranded"], color="red", label="held for nobody")
         axis.axhline(1.0, color="black", linewidth=0.8)
         axis.set(title=name, ylabel="part of the limit")
         axis.legend(loc="lower right")

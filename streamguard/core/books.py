@@ -47,8 +47,7 @@ class Account(msgspec.Struct, array_like=True):
         """The clock went back: what it charged in its future is, at the latest, used now."""
         future = [bucket for bucket in self.buckets if bucket > self.current]
         moved = sum(self.buckets.pop(bucket) for bucket in future)
-        if moved:
-            self.buckets[self.current] = self.buckets.get(self.current, 0) + moved
+        self.buckets[self.current] = self.buckets.get(self.current, 0) + moved
 
     def charge(self, amount: int) -> None:
         """Use ``amount`` now; nothing is charged where nothing ages."""

@@ -134,15 +134,15 @@ class BatchingStore:
                 needed, wanted = (fixed[which] + g * demand.rate for g in (least, want))
                 answer = await self._supply(demand, needed, wanted)
                 if isinstance(answer, Refusal):
+                    self._give_all(taken)
                     return answer._replace(which=which, needed=needed)
                 if demand.rate and not demand.soft:
                     want = min(want, (answer.left - fixed[which]) // demand.rate)
                 taken.append(_Piece(answer, fixed[which] + want * demand.rate))
                 answer.take(taken[-1].held)
-        finally:
-            if len(taken) < len(call.demands):
-                for piece in taken:
-                    self._give([piece], 0)
+        except BaseException:
+            self._give_all(taken)
+            raise
         for which, (demand, piece) in enumerate(zip(call.demands, taken, strict=True)):
             held = fixed[which] + want * demand.rate
             piece.batch.left += piece.held - held
@@ -231,6 +231,10 @@ class BatchingStore:
             piece.batch.give(piece.held, part)
             used -= part
             self._settle_if_over(piece.batch)
+
+    def _give_all(self, taken: Sequence[_Piece]) -> None:
+        for piece in taken:
+            self._give([piece], 0)
 
     async def _keep(self) -> None:
         """Retire what is old, settle what has ended, renew what has not."""

@@ -31,7 +31,8 @@ def test_a_try_that_never_reports_is_tried_again():
 
 @given(
     steps=st.lists(
-        st.tuples(st.sampled_from(["allows", "failed", "succeeded"]), st.integers(0, 3)), max_size=40
+        st.tuples(st.sampled_from(["allows", "failed", "succeeded"]), st.integers(0, 3)),
+        max_size=40,
     )
 )
 def test_at_most_one_call_a_rest_while_it_is_not_closed(steps):

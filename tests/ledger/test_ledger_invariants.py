@@ -151,5 +151,5 @@ def _copy(account):
     return type(account)(account.window, account.used, account.held, 0, dict(account.buckets))
 
 
-Honest.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Honest.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 TestHonest = Honest.TestCase

@@ -31,6 +31,7 @@ class Counted(MemoryStore):
 
     async def reserve(self, *words, **named):
         self.count()
+        await asyncio.sleep(0)
         return await super().reserve(*words, **named)
 
     async def settle(self, *words):
@@ -195,6 +196,43 @@ def test_leftover_is_used_where_the_store_has_no_more():
         return granted.output
 
     assert run(work) == 40
+
+
+def test_calls_that_wait_for_the_same_batch_share_it():
+    async def work(store, inner):
+        await reserve(store, "0", want=10)
+        await store.settle("0", [20])
+        await asyncio.sleep(0)
+        inner.calls = 0
+        granted = await asyncio.gather(*(reserve(store, str(n), want=1) for n in range(1, 4)))
+        assert [g.output for g in granted] == [1, 1, 1]
+        return inner.calls
+
+    assert run(work, max_age=60) < 6
+
+
+def test_refused_for_good_while_calls_hold_the_batch():
+    async def work(store, inner):
+        await reserve(store, "1", want=800)
+        await reserve(store, "2", want=100)
+        await store.settle("1", [5])
+        refused = await reserve(store, "3", want=2000, least=2000)
+        await store.release("2")
+        return refused
+
+    assert isinstance(run(work, max_age=60), Refusal)
+
+
+def test_retiring_twice_changes_nothing():
+    async def work(store, inner):
+        await reserve(store, "1")
+        batch = next(iter(store._batches.values()))
+        store._retire(batch)
+        store._retire(batch)
+        assert list(store._retired) == [batch.name]
+        await store.release("1")
+
+    run(work)
 
 
 def test_slots_are_handed_out_again():

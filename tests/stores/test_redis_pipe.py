@@ -18,6 +18,7 @@ from redis.exceptions import (
     ResponseError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
+from support.fake_redis import answer, command, echo, listen, stop
 from support.redis_server import needs_redis, redis_server
 
 from streamguard.stores import open_store
@@ -86,49 +87,6 @@ def with_server(handle, work, **options):
             await stop(server, handlers)
 
     return asyncio.run(go())
-
-
-async def listen(handle, host="127.0.0.1", **options):
-    """A server, and the tasks of its connections."""
-    handlers = []
-
-    async def serve(reader, writer):
-        handlers.append(asyncio.current_task())
-        try:
-            await handle(reader, writer)
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    return await asyncio.start_server(serve, host, 0, **options), handlers
-
-
-async def stop(server, handlers):
-    server.close()
-    await asyncio.gather(*handlers)
-    await asyncio.sleep(0.01)
-    await server.wait_closed()
-
-
-async def answer(writer, data):
-    writer.write(data)
-    await writer.drain()
-
-
-async def command(reader):
-    """The words of the next command; nothing at the end."""
-    head = await reader.readline()
-    words = []
-    for _ in range(int(head[1:] or 0)):
-        size = int((await reader.readline())[1:])
-        words.append((await reader.readexactly(size + 2))[:-2])
-    return words
-
-
-async def echo(reader, writer):
-    while words := await command(reader):
-        await answer(writer, b"$%d\r\n%b\r\n" % (len(words[-1]), words[-1]))
 
 
 def test_calls_share_the_connection_and_get_their_own_replies():

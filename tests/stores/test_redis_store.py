@@ -212,6 +212,20 @@ def test_huge_capacity_is_as_good_as_none(server):
     assert with_store(server.url, work).balances[0].capacity == 2**53
 
 
+def test_close_without_open():
+    asyncio.run(open_store("redis://127.0.0.1:1").close())
+
+
+def test_settle_of_what_the_server_lost(server):
+    async def work(store):
+        await reserve(store, "wiped", demand("wiped"))
+        with server.client() as client:
+            client.flushall()
+        return await store.settle("wiped", [5])
+
+    assert with_store(server.url, work) == ()
+
+
 def test_store_that_is_not_open():
     async def go():
         with pytest.raises(StoreUnavailableError, match="not open"):

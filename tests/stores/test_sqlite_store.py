@@ -195,6 +195,36 @@ def test_opening_waits_for_another_process(tmp_path):
     other.close()
 
 
+class Contended(sqlite3.Connection):
+    """Two processes that switch to WAL at once: one is told that the file is locked."""
+
+    refusals = 0
+
+    def execute(self, sql, *words):
+        if "WAL" in sql and Contended.refusals > 0:
+            Contended.refusals -= 1
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+        return super().execute(sql, *words)
+
+
+@pytest.mark.parametrize(("refusals", "opens"), [(2, True), (10**6, False)])
+def test_race_for_the_first_opening(tmp_path, monkeypatch, refusals, opens):
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite_file.sqlite3, "connect", lambda *w, **n: connect(*w, **n, factory=Contended)
+    )
+    monkeypatch.setattr(Contended, "refusals", refusals)
+
+    path = str(tmp_path / "b.db")
+    if opens:
+        sqlite_file.File(path, 5.0).connection.close()
+    else:
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            sqlite_file.File(path, 0.05)
+
+
 def test_store_that_is_not_open_or_closed_is_unavailable(tmp_path):
     async def go():
         store = SqliteStore(str(tmp_path / "b.db"))
