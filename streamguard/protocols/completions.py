@@ -70,7 +70,8 @@ class CompletionStream(JSONStream):
         for choice in objects(doc.get("choices")):
             index = fields.count(choice, "index") or 0
             self._open[index] = choice.get("finish_reason") is None
-        return bool(usage) and not doc.get("choices") and not self._wants_usage
+        alone = bool(usage) and not doc.get("choices") and not doc.get("error")
+        return alone and not self._wants_usage
 
     def reopen(self, doc: dict[str, Any]) -> bool:
         """Choices that the chunk finished go on to the ending; its usage would be too early."""

@@ -133,12 +133,12 @@ class ChatStream(JSONStream):
             self._head["id"] = chunk.id
             self._head["model"] = chunk.model
             self._head["created"] = chunk.created
-        if chunk.usage is not None:
+        if chunk.error or chunk.x_groq:
+            return super().read(raw, data, name)
+        if chunk.usage:
             self._reported = self._reported.merged(read_usage(chunk.usage))
             if not chunk.choices:
                 return Frame(raw, (), not self._wants_usage)
-        if chunk.error is not None or chunk.x_groq is not None:
-            return super().read(raw, data, name)
         deltas = self._texts(chunk.choices)
         return super().read(raw, data, name) if deltas is None else Frame(raw, deltas)
 
@@ -148,9 +148,13 @@ class ChatStream(JSONStream):
         for choice in choices:
             index, delta = choice.index, choice.delta
             self._open[index] = choice.finish_reason is None
-            if delta is None:
-                continue
-            if delta.tool_calls or delta.refusal or delta.function_call or delta.audio:
+            if (
+                delta is None
+                or delta.tool_calls
+                or delta.refusal
+                or delta.function_call
+                or delta.audio
+            ):
                 return None
             if text := delta.reasoning_content or delta.reasoning:
                 deltas.append(Delta((index, "reasoning") if index else _REASONING, text))
@@ -172,7 +176,8 @@ class ChatStream(JSONStream):
         self._reported = self._reported.merged(read_usage(usage))
         for choice in choices:
             self._open[_index(choice)] = choice.get("finish_reason") is None
-        return bool(usage) and not choices and not self._wants_usage
+        alone = bool(usage) and not choices and not doc.get("error")
+        return alone and not self._wants_usage
 
     def reopen(self, doc: dict[str, Any]) -> bool:
         """Choices that the chunk finished go on to the ending; its usage would be too early."""

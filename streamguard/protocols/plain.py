@@ -113,7 +113,7 @@ class TextEvents:
         return map(self._frame, self._splitter.finish(salvage=True))
 
     def _frame(self, event: Event) -> Frame:
-        if event.data == b"[DONE]":
+        if event.data and event.data.strip() == b"[DONE]":
             self.ended = True
         if not event.data or self.ended:
             return Frame(event.raw)

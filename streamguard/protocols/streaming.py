@@ -96,7 +96,7 @@ class JSONStream(ABC):
         """The frame of one document; no byte of it goes uncounted."""
         if (deltas := self.quick(data)) is not None:
             return Frame(raw, deltas)
-        if data == b"[DONE]":
+        if data.strip() == b"[DONE]":
             self._ended = True
             return Frame(raw)
         doc = read_json(data)

@@ -4,6 +4,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.wire import CHAT_HEAD, chat_chunk, chat_text, sse_data, sse_event
 
 from streamguard.core.streams import StreamMeter
@@ -15,6 +17,7 @@ from streamguard.errors import (
     WindowBudgetExceededError,
 )
 from streamguard.protocols import protocol_named
+from streamguard.protocols.streaming import JSONStream
 from streamguard.tokenizers import get_tokenizer
 from streamguard.usage import Usage
 
@@ -376,3 +379,65 @@ def test_refusals_are_openais(error, kind):
             "streamguard": {"limit": 5},
         }
     }
+
+
+ANY_TEXT = st.none() | st.text(max_size=4) | st.integers() | st.just([{"text": "x"}])
+ANY_DELTA = st.none() | st.fixed_dictionaries(
+    {},
+    optional={
+        "content": ANY_TEXT,
+        "reasoning": ANY_TEXT,
+        "reasoning_content": ANY_TEXT,
+        "refusal": ANY_TEXT,
+        "role": st.just("assistant"),
+        "tool_calls": st.none()
+        | st.just([])
+        | st.just([{"index": 0, "function": {"arguments": "{"}}]),
+        "function_call": st.none() | st.just({"name": "f"}),
+        "audio": st.none() | st.just({"transcript": "t"}),
+        "obfuscation": st.just("zz"),
+    },
+)
+ANY_CHUNK = st.fixed_dictionaries(
+    {},
+    optional={
+        "choices": st.none() | st.lists(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "index": st.integers(0, 2) | st.none() | st.just("1"),
+                    "delta": ANY_DELTA,
+                    "message": ANY_DELTA,
+                    "finish_reason": st.none() | st.just("stop") | st.integers(),
+                },
+            ),
+            max_size=3,
+        ),
+        "usage": st.none() | st.just({}) | st.just({"prompt_tokens": 3, "completion_tokens": 2}),
+        "x_groq": st.none() | st.just({"usage": {"prompt_tokens": 4}}),
+        "error": st.none() | st.just({}) | st.just({"code": 1}),
+        "id": st.none() | st.just("chatcmpl-9") | st.just(""),
+        "model": st.none() | st.just("m"),
+        "created": st.none() | st.just(5),
+    },
+)  # fmt: skip
+
+
+@settings(max_examples=200)
+@given(st.lists(ANY_CHUNK, max_size=4), st.booleans())
+def test_the_typed_way_reads_what_the_general_way_does(chunks, asks):
+    request = parse(stream=True, stream_options={"include_usage": asks})
+    typed, general = CHAT.stream(request), CHAT.stream(request)
+    for chunk in chunks:
+        data = json.dumps(chunk).encode()
+        mine, theirs = typed.read(data, data, ""), JSONStream.read(general, data, data, "")
+        assert list(mine.deltas) == list(theirs.deltas)
+        assert mine.hidden == theirs.hidden
+        assert typed.ended == general.ended
+    assert typed.reported == general.reported
+    assert finishes(typed) == finishes(general)
+
+
+def finishes(state):
+    chunks = [chunk for chunk in sse_data(state.end("cut", Usage())) if chunk != "[DONE]"]
+    return [choice for chunk in chunks for choice in chunk.get("choices", ())]
