@@ -36,6 +36,7 @@ class Holdback:
         self._count = count
         self._known = known
         self._held: list[Frame] = []
+        self._has_tool = False
         self._mark: tuple[int, list[Delta], int] | None = None
         self._last: Channel | None = None
         self._tail = ""
@@ -46,8 +47,7 @@ class Holdback:
         """
         if not deltas:
             return bool(self._held)
-        waiting = (delta for frame in self._held for delta in frame.deltas)
-        return any(_is_tool(delta.channel) for delta in (*deltas, *waiting))
+        return self._has_tool or _have_tool(deltas)
 
     def look(self, deltas: Sequence[Delta]) -> None:
         """Find the last place to end in a frame that is about to be counted and added."""
@@ -67,18 +67,23 @@ class Holdback:
     def add(self, frame: Frame) -> list[Frame]:
         """Let the frame wait; the frames that need not wait any longer."""
         self._held.append(frame)
+        self._has_tool = self._has_tool or _have_tool(frame.deltas)
         if self._mark is None:
             return []
         ready, place, counted = self._mark
         if ready < len(self._held) and _length(place) == _length(self._held[ready].deltas):
             ready, place = ready + 1, []
         self._mark = (0, place, counted)
+        if ready == 0:
+            return []
         released, self._held = self._held[:ready], self._held[ready:]
+        self._has_tool = any(_have_tool(held.deltas) for held in self._held)
         return released
 
     def release(self) -> list[Frame]:
         """All that waits: the stream ended by itself, or there is no better place to end."""
         released, self._held = self._held, []
+        self._has_tool = False
         self._mark = None
         self._tail = ""  # what comes next may pass unlooked at
         return released
@@ -113,6 +118,10 @@ def join(frames: Sequence[Frame]) -> bytes:
 
 def _is_tool(channel: Channel) -> bool:
     return channel[1].startswith(("tool", "function_call"))
+
+
+def _have_tool(deltas: Sequence[Delta]) -> bool:
+    return any(_is_tool(delta.channel) for delta in deltas)
 
 
 def _length(deltas: Sequence[Delta]) -> int:
