@@ -16,7 +16,7 @@ import time
 from collections import deque
 
 import redis.asyncio as redis_py
-from support.racers import SIZE, budget, race, race_processes
+from support.racers import SIZE, budget, kill_in_midstream, race, race_processes
 from support.redis_server import redis_cluster, redis_server
 
 from streamguard.core.accounts import Demand, Grant, Window, account_key
@@ -126,6 +126,19 @@ def races(redis_url, cluster_url, racers):
         "sqlite": sqlite,
         "redis": raced(f"{redis_url}?timeout=60", 8, racers),
         "redis cluster": raced(f"{cluster_url}?timeout=60", 8, racers),
+    }
+
+
+def kills(url, times):
+    """Workers killed while they hold: what comes back, and whether what they settled is there."""
+    said = kill_in_midstream(url, times, ttl=1.0)
+    time.sleep(1.1)
+    balance = asyncio.run(standing(url, 10**9))
+    return {
+        "kill -9": times,
+        "held after the TTL": balance.held,
+        "settled, as the workers said": said,
+        "settled, as booked (7 more a kill may be unsaid)": balance.used,
     }
 
 
@@ -294,6 +307,12 @@ def main() -> None:
             }
         found["redis round trip, us"] = asyncio.run(against_evalsha(server.url, rounds))
         found["races"] = races(server.url, cluster_url, racers)
+        with redis_server() as other, tempfile.TemporaryDirectory() as folder:
+            times = 3 if args.quick else 50
+            found["kills"] = {
+                "sqlite": kills(f"sqlite:///{folder}/kill.db", times),
+                "redis": kills(other.url, times),
+            }
         found["hot tenant"] = asyncio.run(batches(server.url, 10 * rounds))
         found["the same work"] = asyncio.run(compared(server.url, seconds))
     if args.json:

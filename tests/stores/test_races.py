@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.racers import SIZE, budget, race_processes, start
+from support.racers import SIZE, budget, kill_in_midstream, race, race_processes
 from support.redis_server import needs_redis, redis_cluster, redis_server
 
 from streamguard.stores import open_store
@@ -48,17 +48,6 @@ def test_redis_cluster_from_two_processes():
         assert_filled_exactly(url, granted)
 
 
-def kill_in_midstream(url, times):
-    """Workers killed while they hold; what each said it settled."""
-    said = 0
-    for number in range(times):
-        worker = start("hold", url, f"k{number}", 1.0)
-        said += sum(int(worker.stdout.readline()) for _ in range(3))
-        worker.kill()
-        said += sum(int(line) for line in worker.communicate()[0].splitlines())
-    return said
-
-
 def assert_nothing_lost(url, said, times):
     """A settle may be in the books and the worker killed before it said so, once a kill."""
 
@@ -84,6 +73,4 @@ def test_redis_holds_of_killed_workers_come_back():
 
 @pytest.mark.parametrize("racers", [1000])
 def test_memory_races_in_one_loop(racers):
-    from support.racers import race
-
     assert CAPACITY - SIZE < asyncio.run(race("memory://", "m", racers, CAPACITY)) <= CAPACITY

@@ -74,6 +74,17 @@ def race_processes(url: str, processes: int, racers: int, capacity: int) -> int:
     return sum(int(process.communicate(timeout=90)[0]) for process in running)
 
 
+def kill_in_midstream(url: str, times: int, ttl: float = 1.0) -> int:
+    """Workers killed while they hold; what each said it settled."""
+    said = 0
+    for number in range(times):
+        worker = start("hold", url, f"k{number}", ttl)
+        said += sum(int(worker.stdout.readline()) for _ in range(3))
+        worker.kill()
+        said += sum(int(line) for line in worker.communicate()[0].splitlines())
+    return said
+
+
 if __name__ == "__main__":
     words = json.loads(sys.argv[2])
     if sys.argv[1] == "race":
