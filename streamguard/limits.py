@@ -80,6 +80,9 @@ class Limit:
         timezone: IANA name, for calendar windows.
         where: only calls whose dimension has this value count, such as ``{"model": "gpt-4o"}``.
         soft: warn, never refuse.
+        fail: while the store is out of reach: "closed" refuses, "open" grants, a number lets each
+            worker go on with that share of what was last known to remain; the guard's
+            ``store_policy`` where it is absent.
         unit: which of the amounts it holds.
         amount: that in whole units: tokens, calls, or nano-dollars for a cost.
         span: the window in seconds; ``None`` per request; 0 for a calendar month.
@@ -98,6 +101,7 @@ class Limit:
     timezone: str = "UTC"
     where: Mapping[str, str] = field(default_factory=dict)
     soft: bool = False
+    fail: str | float | None = None
     unit: Unit = field(init=False, repr=False, compare=False)
     amount: int = field(init=False, repr=False, compare=False)
     span: int | None = field(init=False, repr=False, compare=False)

@@ -106,8 +106,7 @@ def applies(limit: Limit, scope: Mapping[str, str]) -> bool:
 def demand(limit: Limit, ask: Ask, scope: Mapping[str, str], rates: Rates) -> Demand:
     """What the call asks of a window's account."""
     values: dict[str, str | None] = {key: scope.get(key, "") for key in limit.scope}
-    seconds = None if limit.unit == "concurrency" else limit.span
-    window = Window(seconds, limit.calendar or seconds == 0, limit.timezone)
+    window = window_of(limit)
     return Demand(
         account=account_key(limit.name, values, window),
         capacity=limit.amount,
@@ -116,6 +115,12 @@ def demand(limit: Limit, ask: Ask, scope: Mapping[str, str], rates: Rates) -> De
         rate=_rate(limit.unit, ask, rates),
         soft=limit.soft,
     )
+
+
+def window_of(limit: Limit) -> Window:
+    """The window that a limit's usage ages by."""
+    seconds = None if limit.unit == "concurrency" else limit.span
+    return Window(seconds, limit.calendar or seconds == 0, limit.timezone)
 
 
 def amounts(

@@ -31,6 +31,7 @@ from streamguard.guard.bookkeeper import Bookkeeper
 from streamguard.guard.call import SLACK, Call
 from streamguard.guard.context import current_call, current_identity
 from streamguard.guard.counter import PromptCounter
+from streamguard.guard.failing import with_policies
 from streamguard.guard.fitting import fit_to
 from streamguard.guard.joining import join
 from streamguard.guard.recourse import Recourse
@@ -70,7 +71,8 @@ class Engine:
         self.settings = settings
         self.catalog = catalog or Catalog()
         self.teller = Teller([StructlogSink()] if sinks is None else sinks)
-        self.books = Bookkeeper(open_store(store), settings, self.teller.store_error)
+        told = self.teller.store_error
+        self.books = Bookkeeper(with_policies(open_store(store), settings, told), settings, told)
         self.counter = PromptCounter()
         self._refusals = Refusals()
         self._recourse = Recourse(settings, self.catalog, self.teller, self.counter)

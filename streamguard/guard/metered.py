@@ -6,7 +6,7 @@ from typing import Literal
 
 from streamguard.core.billing import Spent
 from streamguard.core.replies import measure
-from streamguard.core.wire import Delta, EndReason, Reply, StreamState
+from streamguard.core.wire import Delta, EndReason, Reply, Request, StreamState
 from streamguard.errors import ProtocolError
 from streamguard.guard.call import Call
 from streamguard.guard.deadlines import TimeBudgetExceededError
@@ -19,7 +19,7 @@ Mode = Literal["stream", "whole", "error", "encoded", "empty"]
 _UNLIMITED = 2**62
 
 
-def mode_of(status: int, media: str | None, encoding: str | None) -> Mode:
+def mode_of(status: int, media: str | None, encoding: str | None, request: Request) -> Mode:
     """How to take a response, by its status and its content type and encoding headers."""
     if not 200 <= status < 300:  # noqa: PLR2004
         return "error"
@@ -28,7 +28,8 @@ def mode_of(status: int, media: str | None, encoding: str | None) -> Mode:
     if (encoding or "identity").strip().lower() != "identity":
         return "encoded"
     kind = (media or "").split(";")[0].strip().lower()
-    return "whole" if kind == "application/json" or kind.endswith("+json") else "stream"
+    is_json = kind == "application/json" or kind.endswith("+json")
+    return "whole" if is_json and not request.array_stream else "stream"
 
 
 def measured(call: Call, body: bytes) -> tuple[bytes, Spent]:

@@ -95,6 +95,8 @@ class Settings:
         queue: let calls wait where a window is exhausted; without it they are refused at once.
         cache: answer a request that comes again word for word without asking the model again.
         hold_ttl: seconds after which the hold of a crashed worker comes back.
+        store_policy: of limits without their own ``fail``, while the store is out of reach:
+            "closed" refuses, "open" grants, a number is each worker's share of what remained.
         store_timeout: seconds the guard waits for the store.
         ending: how a cut stream ends: "native", as the protocol ends at a cap; "strict", with an
             error event; "graceful", like native but at the end of a sentence or line.
@@ -119,6 +121,7 @@ class Settings:
     queue: Queue | None = None
     cache: Cache | None = None
     hold_ttl: float = 120.0
+    store_policy: str | float = "closed"
     store_timeout: float = 2.0
     ending: Ending = "native"
     graceful_tokens: int = 64
