@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from streamguard.errors import ConfigurationError
 from streamguard.stores.base import Store
@@ -34,7 +34,9 @@ def open_store(store: str | Store | None = None) -> Store:
     ``redis+sentinel://h:p,h:p/service``    the master that the Sentinels name
     ======================================  ================================================
 
-    Nothing is connected yet: the guard calls ``open``.
+    Every URL takes ``?fail=`` closed, open, or this worker's share (``policy.PolicyStore``), and
+    ``?batch=`` seconds (``batching.BatchingStore``). Nothing is connected yet: the guard calls
+    ``open``.
 
     Raises:
         ConfigurationError: no store has this scheme, or the URL is not what it needs.
@@ -43,7 +45,8 @@ def open_store(store: str | Store | None = None) -> Store:
         store = "memory://"
     if not isinstance(store, str):
         return store
-    scheme = urlsplit(store).scheme.lower()
+    url, wrappers = _split(store)
+    scheme = urlsplit(url).scheme.lower()
     if scheme not in STORES:
         message = f"no store for {scheme or 'no scheme'!r}; use one of {', '.join(STORES)}"
         raise ConfigurationError(message)
@@ -53,4 +56,45 @@ def open_store(store: str | Store | None = None) -> Store:
     except ImportError as error:
         message = f"{scheme}:// needs a package that is missing: pip install 'streamguard[redis]'"
         raise ConfigurationError(message) from error
-    return make(store)
+    return _wrap(make(url), wrappers)
+
+
+def _split(url: str) -> tuple[str, dict[str, str]]:
+    """A URL without ``fail`` and ``batch``, and these."""
+    parts = urlsplit(url)
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    wrappers = {key: value for key, value in pairs if key in {"fail", "batch"}}
+    if not wrappers:
+        return url, {}
+    query = urlencode([(key, value) for key, value in pairs if key not in wrappers])
+    # An empty host has to keep its slashes: sqlite:///path.
+    bare = urlunsplit(parts._replace(query=query))
+    head = f"{parts.scheme}://"
+    return bare if bare.startswith(head) else head + bare.removeprefix(f"{parts.scheme}:"), wrappers
+
+
+def _wrap(store: Store, wrappers: Mapping[str, str]) -> Store:
+    if "fail" in wrappers:
+        from streamguard.stores.policy import PolicyStore
+
+        fail, timeout = wrappers["fail"], 1.25 * getattr(store, "timeout", 1.0)
+        if fail == "closed" or fail == "open":  # noqa: PLR1714 - the type checker needs both
+            store = PolicyStore(store, policy=fail, timeout=timeout)
+        else:
+            store = PolicyStore(store, policy=_number("fail", fail), timeout=timeout)
+    if "batch" in wrappers:
+        from streamguard.stores.batching import BatchingStore
+
+        store = BatchingStore(store, max_age=_number("batch", wrappers["batch"]))
+    return store
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        message = f"?{name}={text!r} in the store's URL must be a number over 0"
+        raise ConfigurationError(message)
+    return value

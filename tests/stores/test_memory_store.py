@@ -11,7 +11,9 @@ import pytest
 from streamguard.core.accounts import Demand, Grant, Refusal, Window
 from streamguard.errors import ConfigurationError
 from streamguard.stores import STORES, memory, open_store
+from streamguard.stores.batching import BatchingStore
 from streamguard.stores.memory import MemoryStore
+from streamguard.stores.policy import PolicyStore
 
 MINUTE = Window(60)
 
@@ -92,6 +94,24 @@ def test_open_store_takes_urls_and_stores():
     assert isinstance(store, MemoryStore)
     assert open_store(store) is store
     assert isinstance(open_store(), MemoryStore)
+
+
+def test_url_may_ask_for_a_fail_policy_and_batches():
+    store = open_store("memory://?fail=open")
+    assert isinstance(store, PolicyStore)
+    assert isinstance(store.inner, MemoryStore)
+    assert open_store("memory://?fail=0.25")._policy == 0.25
+    batched = open_store("sqlite:///a%20b.db?timeout=2&batch=0.5&fail=closed")
+    assert isinstance(batched, BatchingStore)
+    assert batched.max_age == 0.5
+    assert batched.inner.timeout == 2.5
+    assert (batched.inner.inner.path, batched.inner.inner.timeout) == ("a b.db", 2.0)
+
+
+@pytest.mark.parametrize("query", ["fail=maybe", "fail=0", "fail=7", "batch=", "batch=-1"])
+def test_wrong_wrappers(query):
+    with pytest.raises(ConfigurationError):
+        open_store(f"memory://?{query}")
 
 
 @pytest.mark.parametrize("url", ["mysql://x", "memory", ""])
