@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from streamguard.core.alone import FailPolicy
 from streamguard.errors import ConfigurationError
 from streamguard.stores.base import Store
 
@@ -78,10 +79,9 @@ def _wrap(store: Store, wrappers: Mapping[str, str]) -> Store:
         from streamguard.stores.policy import PolicyStore
 
         fail, timeout = wrappers["fail"], 1.25 * getattr(store, "timeout", 1.0)
-        if fail == "closed" or fail == "open":  # noqa: PLR1714 - the type checker needs both
-            store = PolicyStore(store, policy=fail, timeout=timeout)
-        else:
-            store = PolicyStore(store, policy=_number("fail", fail), timeout=timeout)
+        named: dict[str, FailPolicy] = {"closed": "closed", "open": "open"}
+        policy = named[fail] if fail in named else _number("fail", fail)
+        store = PolicyStore(store, policy=policy, timeout=timeout)
     if "batch" in wrappers:
         from streamguard.stores.batching import BatchingStore
 
