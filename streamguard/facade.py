@@ -52,7 +52,7 @@ class Guard(Engine):
         if "fit" in settings:
             from streamguard.planner.fitting import as_fit
 
-            settings["fit"] = as_fit(settings["fit"])
+            settings["fit"] = as_fit(settings["fit"], catalog)
         settings["queue"] = as_option(Queue, settings.get("queue"))
         settings["cache"] = as_option(Cache, settings.get("cache"))
         super().__init__(

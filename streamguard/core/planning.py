@@ -33,6 +33,7 @@ class ComponentBudget:
         minimum: tokens it keeps at least, in whole messages, or the plan is refused.
         priority: who is served first, highest first.
         keep: which messages to keep first, see ``planning_keep``.
+        turns: keep or drop a question and all that follows it together.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ComponentBudget:
     minimum: int = 0
     priority: int = 0
     keep: Strategy = newest_first
+    turns: bool = False
 
     def __post_init__(self) -> None:
         """Refuse figures that cannot be."""

@@ -32,7 +32,7 @@ class Grouping:
     """Puts what is added to one component into units; each is counted when it has changed."""
 
     def __init__(self, *, pairs: bool = False) -> None:
-        """``pairs``: an answer belongs to the question before it (few-shot examples)."""
+        """``pairs``: what follows a question belongs to it."""
         self.units: list[Unit] = []
         self._pairs = pairs
         self._calls: dict[str, int] = {}

@@ -13,8 +13,10 @@ from streamguard.guard.counter import PromptCounter
 from streamguard.guard.settings import Settings
 from streamguard.limits import Limit
 
-FORMATS = frozenset({"openai_chat"})
-"""Wire formats whose bodies a fit understands."""
+FORMATS = frozenset({"openai_chat", "anthropic", "ollama"})
+"""Wire formats whose bodies have messages, which a fit understands."""
+
+_TRIES = 3
 
 
 async def fit_to(
@@ -35,8 +37,14 @@ async def fit_to(
     before, room = ask.count.input_tokens, input_room(ask, limits, subject.scope(), rates)
     if room is None or before <= room:
         return subject, ask, None
-    shorter = await _shortened(settings.fit, subject, room)
-    _, count = await counter.count(shorter)
+    target = room
+    for _ in range(_TRIES):
+        shorter = await _shortened(settings.fit, subject, target)
+        _, count = await counter.count(shorter)
+        if count.input_tokens <= room:
+            break
+        # The guard's count is corrected by what the provider reports; the fit's is not.
+        target -= count.input_tokens - room
     trimmed = Trimmed(before, count.input_tokens, room)
     return shorter, ask_for(shorter.request, count, settings), trimmed
 

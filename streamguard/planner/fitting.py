@@ -12,10 +12,13 @@ from streamguard.core.counting import CountText
 from streamguard.core.planning import ComponentBudget
 from streamguard.core.planning_keep import KeepEdges, Strategy, newest_first
 from streamguard.core.room import Fit
+from streamguard.counting import renderer_of
 from streamguard.errors import ConfigurationError
 from streamguard.planner.plan import Report
 from streamguard.planner.planner import COMPONENTS, RESERVE, BudgetPlanner
-from streamguard.protocols import chat_prompt
+from streamguard.protocols import anthropic_prompt
+
+DEFAULT_HISTORY = next(budget for budget in COMPONENTS if budget.name == "history")
 
 NAMED: dict[str, Strategy] = {"drop-oldest": newest_first, "keep-edges": KeepEdges()}
 """Strategies by the names that a config file uses."""
@@ -46,15 +49,23 @@ class Fitter:
         window = (self.catalog or Catalog()).model_info(model).context_window or room
         planner = BudgetPlanner(
             model,
-            components=self.components,
+            components=self._components(body, model),
             window=window,
             reserve=self._reserve(window, room),
             request={key: value for key, value in body.items() if key not in ("model", "messages")},
             cache=self.cache,
-            render=chat_prompt.render,
         )
         plan = await planner.add_messages(body["messages"]).aplan()
         return {**body, "messages": list(plan.messages)}, plan.report
+
+    def _components(self, body: Mapping[str, Any], model: str) -> Sequence[ComponentBudget]:
+        """Anthropic's messages must begin with a question, so its history goes by whole turns."""
+        if renderer_of(body, model) is not anthropic_prompt.render:
+            return self.components
+        history = next(
+            (each for each in self.components if each.name == "history"), DEFAULT_HISTORY
+        )
+        return (*self.components, replace(history, turns=True))
 
     def _reserve(self, window: int, room: int) -> int:
         """At least what makes the prompt fit the room."""
@@ -62,7 +73,7 @@ class Fitter:
         return min(window - 1, max(own, window - room))
 
 
-def as_fit(given: Any) -> Fit | None:
+def as_fit(given: Any, catalog: Catalog | None = None) -> Fit | None:
     """What a guard calls, from what a user gives.
 
     A planner (its components and reserve are used, not its messages), a strategy for the
@@ -74,7 +85,7 @@ def as_fit(given: Any) -> Fit | None:
     if given is None:
         return None
     if isinstance(given, BudgetPlanner):
-        return Fitter(tuple(given.budgets.values()), given.reserve)
+        return Fitter(tuple(given.budgets.values()), given.reserve, catalog)
     if isinstance(given, str):
         if given not in NAMED:
             raise ConfigurationError(f"fit={given!r} is unknown; use one of {', '.join(NAMED)}")
@@ -84,8 +95,7 @@ def as_fit(given: Any) -> Fit | None:
     if isinstance(given, Fitter) or _takes(given) != 1:
         fit: Fit = given
         return fit
-    history = next(budget for budget in COMPONENTS if budget.name == "history")
-    return Fitter((replace(history, keep=given),))
+    return Fitter((replace(DEFAULT_HISTORY, keep=given),), catalog=catalog)
 
 
 def _takes(given: Any) -> int:

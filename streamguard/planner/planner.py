@@ -24,7 +24,9 @@ RESERVE = 0.2
 
 COMPONENTS = (
     ComponentBudget("system", kind="fixed", priority=100),
-    ComponentBudget("few_shot", kind="dynamic", share=0.1, priority=20, keep=oldest_first),
+    ComponentBudget(
+        "few_shot", kind="dynamic", share=0.1, priority=20, keep=oldest_first, turns=True
+    ),
     ComponentBudget("history", kind="growing", share=0.4, priority=60, keep=newest_first),
     ComponentBudget("retrieved", kind="dynamic", share=0.3, priority=40, keep=by_score),
     ComponentBudget("user", kind="fixed", priority=100),
@@ -96,7 +98,7 @@ class BudgetPlanner:
         self._summaries: Summaries = {}
         self._plain = True
         self._size = 0
-        self._groups = {name: Grouping(pairs=name == "few_shot") for name in own}
+        self._groups = {name: Grouping(pairs=budget.turns) for name, budget in own.items()}
 
     def add_message(self, message: Message, component: str | None = None) -> Self:
         """Add a message; without ``component`` it goes where its role says.

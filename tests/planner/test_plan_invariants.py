@@ -100,6 +100,7 @@ def planners(draw, *, keeps=KEEPS, trim=BOTH):
         minimum=draw(st.sampled_from([0, 0, 20, 70])),
         priority=draw(st.integers(0, 3)),
         keep=draw(keeps),
+        turns=draw(BOTH),
     )
     retrieved = ComponentBudget(
         "retrieved",

@@ -212,3 +212,63 @@ def test_a_room_with_unknown_prices_cannot_be_told():
     ask = Ask(PromptCount(10, "exact", model="m"), 10, 10)
     with pytest.raises(ProtocolError):
         input_room(ask, [Limit(cost="1")], {}, Rates())
+
+
+def anthropic(turns=30, **more):
+    messages = []
+    for turn in range(turns):
+        messages += [
+            {"role": "user", "content": f"question {turn} about the sea"},
+            {"role": "assistant", "content": [
+                {"type": "tool_use", "id": f"t{turn}", "name": "look", "input": {"n": turn}},
+            ]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": f"t{turn}", "content": "wet"},
+            ]},
+            {"role": "assistant", "content": "It is wet."},
+        ]  # fmt: skip
+    messages.append({"role": "user", "content": "Why?"})
+    body = {"model": "claude-sonnet-4-5", "system": "Be brief.", "messages": messages}
+    return {**body, "max_tokens": 50, **more}
+
+
+@pytest.mark.parametrize("fit", ["drop-oldest", BudgetPlanner("gpt-4o")])
+async def test_anthropic_bodies_lose_whole_turns(fit):
+    async with Guard([Limit(input_tokens=500)], sinks=[], fit=fit) as guard:
+        body = anthropic()
+        call = await guard.begin(await guard.subject(body, path="/v1/messages"))
+        kept = call.body["messages"]
+        assert call.assessment.input_tokens <= 500
+        assert kept == body["messages"][-len(kept) :]
+        assert len(kept) > 4
+        assert len(kept) % 4 == 1
+        assert kept[0]["role"] == "user"
+        assert isinstance(kept[0]["content"], str)
+        assert call.body["system"] == "Be brief."
+
+
+async def test_a_count_that_was_corrected_upwards_is_fitted_again():
+    rooms = []
+
+    class Shortened:
+        trimmed_tokens = 0
+
+    def optimist(body, room):
+        rooms.append(room)
+        kept = room // 10
+        return {**body, "messages": body["messages"][-kept:]}, Shortened()
+
+    async with Guard(catalog=SMALL, sinks=[], fit=optimist, reserve_output=50) as guard:
+        call = await begin(guard, long_chat())
+        assert call.assessment.input_tokens <= 350
+        assert len(rooms) > 1
+        assert rooms == sorted(rooms, reverse=True)
+
+
+async def test_a_fit_that_never_fits_is_refused():
+    class Nothing:
+        trimmed_tokens = 0
+
+    async with Guard(catalog=SMALL, sinks=[], fit=lambda body, room: (body, Nothing())) as guard:
+        with pytest.raises(ContextWindowExceededError):
+            await begin(guard, long_chat())
