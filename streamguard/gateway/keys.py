@@ -169,8 +169,15 @@ def _connect(url: str) -> Engine:
                                pool_pre_ping=True)  # fmt: skip
         if engine.url.get_backend_name() == "sqlite" and engine.url.database in (None, ":memory:"):
             raise ConfigurationError("keys= in memory would be lost; use sqlite:///FILE")
-        _KEYS.metadata.create_all(engine)
+        _create(engine)
     except (SQLAlchemyError, ImportError) as error:
         message = f"keys= cannot be opened ({type(error).__name__}); check the database's URL"
         raise ConfigurationError(message) from error
     return engine
+
+
+def _create(engine: Engine) -> None:
+    try:
+        _KEYS.metadata.create_all(engine)
+    except SQLAlchemyError:  # another worker made the table just now, or it fails again
+        _KEYS.metadata.create_all(engine)

@@ -64,6 +64,8 @@ def serve(gateway: Gateway, listener: socket.socket, log_config: Mapping[str, An
         **more,
     )
     server = _Server(config, gateway, seconds)
+    host, port = listener.getsockname()[:2]
+    structlog.get_logger("streamguard").info("listening", host=host, port=port)
     server.run(sockets=[listener])
     if not server.started:
         sys.exit(_STARTUP_FAILURE)

@@ -129,10 +129,9 @@ UP = '[[upstreams]]\nurl = "http://h"\n'
         (f"{UP}[[limits]]\ntokens = 5\n\n[[limits]]\ntokens = -5\n", 7, "limits[1]: tokens=-5"),
         (f"{UP}[[limits]]\ntokns = 5\n", 4, "unknown keys ['tokns']"),
         (
-            f"{UP}[plans.free]\n"
-            "[[plans.free.limits]]\ntokens = 1\n[[plans.free.limits]]\ntokens = 'x'\n",
+            f"{UP}[plans.a]\n[[plans.a.limits]]\ntokens = 1\n[[plans.a.limits]]\ntokens = 'x'\n",
             7,
-            "plans.free: limits[1]: tokens='x' must be a whole number",
+            "plans.a: limits[1]: tokens='x' must be a whole number",
         ),
         (f"{UP}[plans.free]\nlimit = 5\n", 3, "plans.free: a plan holds limits only"),
         (f"{UP}[plans]\nfree = 5\n", 4, "plans.free: a plan holds limits only"),

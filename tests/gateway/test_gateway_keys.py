@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 from click.testing import CliRunner
+from sqlalchemy.exc import IntegrityError
 from support.databases import Proxy, postgres_schema
 from support.servers import wait_until
 
@@ -136,6 +137,20 @@ async def test_postgresql_goes_and_comes_back():
 def test_a_url_that_is_none(url, told):
     with pytest.raises(ConfigurationError, match=told):
         KeyRing(url)
+
+
+def test_two_workers_that_make_the_table_at_once(monkeypatch, tmp_path):
+    make = keys_module._KEYS.metadata.create_all
+    tried = []
+
+    def create_all(engine):
+        tried.append(make(engine))
+        if len(tried) == 1:
+            raise IntegrityError("CREATE TABLE", {}, Exception("already there"))
+
+    monkeypatch.setattr(keys_module._KEYS.metadata, "create_all", create_all)
+    KeyRing(f"sqlite:///{tmp_path}/keys.db").close()
+    assert len(tried) == 2
 
 
 def test_a_password_is_not_told():

@@ -33,9 +33,9 @@ class Seen:
 
 
 class Providers:
-    """An ASGI app. The model's name tells what happens: ``break``, ``silent``, ``redirect``,
-    ``status-401``, ``echo-500`` (quotes the request's headers), ``gzip-500``, ``big-500``,
-    ``slow`` (a chunk each 20 ms). Others answer.
+    """An ASGI app. The model's name tells what happens: ``break`` and ``silent`` midway, ``wait``,
+    ``redirect``, ``status-401``, ``echo-500`` (quotes the request's headers), ``gzip-500``,
+    ``big-500``, ``slow`` (a chunk each 20 ms). Others answer.
     """
 
     def __init__(self) -> None:
@@ -79,6 +79,8 @@ class Providers:
             await whole(send, 307, {}, ("location", "http://127.0.0.1:1/elsewhere"))
         elif kind in ("status", "echo", "gzip", "big"):
             await self._error(seen, kind, int(figure), send)
+        elif kind == "wait":
+            await asyncio.Event().wait()
         elif (reply := _free(seen)) is not None:
             await whole(send, 200, reply, COOKIE, ("x-streamguard-limit", "1"))
         elif _streams(seen):
@@ -111,7 +113,7 @@ class Providers:
             await send(part)
             if kind == "break" and at > len(data) // 2:
                 raise RuntimeError("broken off")
-            if kind == "silent":
+            if kind == "silent" and at > len(data) // 2:
                 await asyncio.Event().wait()
             await asyncio.sleep(0.02 if kind == "slow" else 0)
         await send({"type": "http.response.body", "body": b""})
