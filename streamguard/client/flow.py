@@ -149,7 +149,10 @@ class Flow:
         headers = response.headers
         call.started(response.status_code)
         mode = mode_of(
-            response.status_code, headers.get("content-type"), headers.get("content-encoding")
+            response.status_code,
+            headers.get("content-type"),
+            headers.get("content-encoding"),
+            call.assessment.subject.request,
         )
         if mode == "stream":
             ending = Ending(call, response, memo, io, deadlines)

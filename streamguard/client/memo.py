@@ -15,13 +15,18 @@ _REPEATED = ("content-type", "x-streamguard-model", "x-streamguard-trimmed")
 
 
 class Memo:
-    """One request's. Inside a guarded request it does nothing: there the middleware remembers."""
+    """One request's. Inside a guarded request it does nothing: there the middleware remembers.
+
+    Attributes:
+        wanted: whether ``add`` has any use.
+    """
 
     def __init__(self, answers: Answers | None, subject: Subject) -> None:
         self._answers = answers if current_call.get() is None else None
         self._subject = subject
         self._parts: list[bytes] = []
         self._left = -1 if self._answers is None else self._answers.max_answer
+        self.wanted = self._answers is not None
 
     def recall(self) -> Answer | None:
         """The answer to the same request before."""

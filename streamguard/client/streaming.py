@@ -125,7 +125,7 @@ class _Stream:
 
 class _AsyncStream(_Stream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        ending, metered = self._ending, self._ending.metered
+        ending, metered, memo = self._ending, self._ending.metered, self._ending.memo
         out = b""
         try:
             async for data in ending.parts() if ending.deadlines.active else ending.upstream:
@@ -135,12 +135,13 @@ class _AsyncStream(_Stream):
                 if metered.over:
                     break
                 if out:
-                    ending.memo.add(out)
+                    if memo.wanted:
+                        memo.add(out)
                     yield out
             else:
                 ending.outcome = "completed"
                 out = metered.finish()
-                ending.memo.add(out)
+                memo.add(out)
         except TimeBudgetExceededError as error:
             out = metered.time_out(error)
         except Exception:
@@ -157,7 +158,7 @@ class _AsyncStream(_Stream):
 
 class _SyncStream(_Stream):
     def __iter__(self) -> Iterator[bytes]:
-        ending, metered = self._ending, self._ending.metered
+        ending, metered, memo = self._ending, self._ending.metered, self._ending.memo
         out = b""
         try:
             for data in ending.parts_now() if ending.deadlines.active else ending.upstream:
@@ -167,12 +168,13 @@ class _SyncStream(_Stream):
                 if metered.over:
                     break
                 if out:
-                    ending.memo.add(out)
+                    if memo.wanted:
+                        memo.add(out)
                     yield out
             else:
                 ending.outcome = "completed"
                 out = metered.finish()
-                ending.memo.add(out)
+                memo.add(out)
         except TimeBudgetExceededError as error:
             out = metered.time_out(error)
         except Exception:
