@@ -105,7 +105,8 @@ class Responder:
         self.status = message["status"]
         headers = list(message.get("headers", ()))
         media, coding = (_text(header(headers, name)) for name in (b"content-type", _ENCODING))
-        self._mode = mode_of(message["status"], media, coding)
+        request = self._call.assessment.subject.request
+        self._mode = mode_of(message["status"], media, coding, request)
         self._call.started(message["status"])
         if self._mode == "encoded":
             await self._refuse("the app's response is compressed and cannot be metered")

@@ -55,6 +55,7 @@ class Request:
         wants_usage: the client asked for usage in the stream.
         produces_output: False for embeddings and the like.
         cap_field: where the output cap goes in the body, for ``rewrite``.
+        array_stream: its stream may come as one JSON array, of type application/json.
         opaque: fields that bring input the guard cannot see (``previous_response_id``, …).
     """
 
@@ -67,6 +68,7 @@ class Request:
     wants_usage: bool = True
     produces_output: bool = True
     cap_field: str = ""
+    array_stream: bool = False
     opaque: tuple[str, ...] = ()
 
 

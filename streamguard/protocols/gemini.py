@@ -210,6 +210,7 @@ class Gemini:
             model=unquote(found[1]) if found else fields.name_of(body),
             body=body,
             stream=bool(found and found[2]),
+            array_stream=bool(found and found[2]),
             output_cap=fields.whole(config, _field(config, "maxOutputTokens")),
             choices=fields.whole(config, _field(config, "candidateCount")) or 1,
             cap_field=_field(config, "maxOutputTokens"),
