@@ -15,6 +15,9 @@ START, END = "<!-- layout: made by .ci/layout.py -->", "<!-- end of layout -->"
 DATA = {
     "py.typed": "Marks the package as typed.",
     ".xz": "A vocabulary, compressed; verified when it is loaded.",
+    "live.html": "The live page's elements; style and script are put in as it is served.",
+    "live.css": "The live page's style, light and dark.",
+    "live.js": "The live page's script: draws what the events say, as text only.",
 }
 
 

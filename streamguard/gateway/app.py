@@ -18,6 +18,7 @@ from streamguard.facade import Guard
 from streamguard.gateway.config import GatewayConfig, read_gateway
 from streamguard.gateway.gate import Gate, identify
 from streamguard.gateway.keys import KeyRing
+from streamguard.gateway.live import Beside, LivePage
 from streamguard.gateway.proxy import BrokenUpstreamError, Proxy
 from streamguard.gateway.upstreams import Upstream
 from streamguard.guard.deadlines import TimeBudgetExceededError
@@ -66,6 +67,11 @@ class Gateway:
         )
         self._gate = Gate(guarded, self._proxy, self._ring, self._ready)
         self._app: ASGIApp = self._gate
+        self._live: LivePage | None = None
+        if config.live_page:
+            ledger = config.ledger or None
+            self._live = LivePage(self.guard, password=config.live_page, ledger=ledger)
+            self._app = Beside(self._gate, self._live)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -81,6 +87,8 @@ class Gateway:
         is ended in its protocol's own form.
         """
         self._gate.closed = True
+        if self._live is not None:
+            self._live.close()
         with anyio.move_on_after(seconds):
             while self._proxy.running:  # noqa: ASYNC110 - once in a process's life
                 await anyio.sleep(_LOOK_SECONDS)
