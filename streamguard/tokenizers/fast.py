@@ -10,16 +10,13 @@ from __future__ import annotations
 from threading import Lock
 from typing import Any
 
-from streamguard.core.characters import UNSTABLE, without_surrogates
 from streamguard.core.pretokens import grammar_for
 from streamguard.core.segments import pieces
 from streamguard.errors import ConfigurationError
 from streamguard.tokenizers.encodings import EncodingSpec
 from streamguard.tokenizers.reference import ReferenceTokenizer, load_reference
+from streamguard.tokenizers.turns import TURN, is_unstable, mended
 from streamguard.tokenizers.vocabulary import verify
-
-_PIECE = 65_536
-"""Characters that are not all ASCII to look through before other threads get their turn."""
 
 
 class FastTokenizer:
@@ -47,7 +44,7 @@ class FastTokenizer:
         """Tokens of the whole text."""
         if text.isascii():
             return int(self._count(text))
-        if len(text) > _PIECE:
+        if len(text) > TURN:
             return sum(self._count_any(piece) for piece in self._pieces(text))
         return self._count_any(text)
 
@@ -67,7 +64,7 @@ class FastTokenizer:
 
     def _pieces(self, text: str) -> Any:
         grammar = grammar_for(self.name)
-        return pieces(text, grammar, _PIECE) if grammar else (text,)
+        return pieces(text, grammar, TURN) if grammar else (text,)
 
     def _count_any(self, text: str) -> int:
         text, plain = _plain(text)
@@ -76,10 +73,10 @@ class FastTokenizer:
 
 def _plain(text: str) -> tuple[str, bool]:
     """The text without surrogates, and whether both engines class its characters alike."""
-    if text.isascii() or not UNSTABLE.search(text):
+    if text.isascii() or not is_unstable(text):
         return text, True
-    text = without_surrogates(text)
-    return text, not UNSTABLE.search(text)
+    text = mended(text)
+    return text, not is_unstable(text)
 
 
 def load_fast(spec: EncodingSpec) -> FastTokenizer | None:

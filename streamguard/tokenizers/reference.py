@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from streamguard.core.characters import without_surrogates
 from streamguard.core.metering import utf8_bytes
 from streamguard.core.segments import Segment, segments
 from streamguard.tokenizers.encodings import EncodingSpec
+from streamguard.tokenizers.turns import mended
 from streamguard.tokenizers.vocabulary import load_vocabulary
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class ReferenceTokenizer:
 
     def _segments(self, text: str) -> Iterator[Segment]:
         size = _LONG if text.isascii() else _LONG_CLASSIFIED
-        return segments(self._direct, without_surrogates(text), size)
+        return segments(self._direct, mended(text), size)
 
     def _count_segment(self, segment: Segment) -> int:
         if len(segment.text) > _TOO_LONG:

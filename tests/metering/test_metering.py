@@ -60,7 +60,7 @@ def prefixes(text: str) -> Iterator[str]:
 @example(pieces=["a \n", " \n", "b"])
 @example(pieces=["\ud83d", "\ude00", "\ud83d"])
 @example(pieces=["don'", "r", "E", "x"])
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_exact_and_bounded_after_every_piece(name: str, pieces: list[str]) -> None:
     tokenizer = get_tokenizer(name)
     meter, text = TextMeter(tokenizer), ""
@@ -109,7 +109,7 @@ def test_exact_in_long_runs(
 @pytest.mark.parametrize("name", NAMES)
 @given(pieces=chunked(), limit=st.integers(0, 25))
 @example(pieces=["internation", "al"], limit=1)
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_would_exceed_is_exact_and_feeds_nothing(name: str, pieces: list[str], limit: int) -> None:
     tokenizer = get_tokenizer(name)
     meter, text = TextMeter(tokenizer), ""
@@ -128,7 +128,7 @@ def test_would_exceed_is_exact_and_feeds_nothing(name: str, pieces: list[str], l
 @example(fed_before="", text="internation", limit=1)
 @example(fed_before="\ud83d", text="\ude00", limit=1)
 @example(fed_before="", text="x\ud83d\ude00", limit=2)
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_take_is_the_longest_prefix_that_fits(
     name: str, fed_before: str, text: str, limit: int
 ) -> None:

@@ -29,7 +29,7 @@ def assert_settled(name: str, text: str, position: int, rest: str) -> None:
 @example(text="  x", rest="")
 @example(text="字ABC", rest="d")
 @example(text="字'", rest="s")
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200)
 def test_pairs_are_settled(name: str, text: str, rest: str) -> None:
     grammar = grammar_for(name)
     assert grammar
@@ -44,7 +44,7 @@ def test_pairs_are_settled(name: str, text: str, rest: str) -> None:
 @example(text="字ABC12", rest="d")
 @example(text="\u0301AAAA!!!", rest="x")
 @example(text="x'ſab! ", rest="c")
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200)
 def test_the_scan_is_settled(name: str, text: str, rest: str) -> None:
     grammar = grammar_for(name)
     assert grammar
@@ -54,7 +54,7 @@ def test_the_scan_is_settled(name: str, text: str, rest: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @given(text=runs, rest=any_texts)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_scan_is_settled_in_long_runs(name: str, text: str, rest: str) -> None:
     grammar = grammar_for(name)
     assert grammar
@@ -97,7 +97,6 @@ def test_other_encodings_have_no_grammar() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @given(text=any_texts)
-@settings(deadline=None)
 def test_pieces_are_tokenized_as_if_alone(name: str, text: str) -> None:
     grammar = grammar_for(name)
     assert grammar

@@ -86,7 +86,7 @@ def test_runs_fold_to_a_short_rest(name: str, kind: str, before: str) -> None:
     before=st.sampled_from(["", "", " ", "x", "X", "!", "!!", " !", "字", "\n", "\t", "'"]),
     rest=any_texts,
 )
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120)
 def test_a_fold_is_settled(name: str, kind: str, length: int, before: str, rest: str) -> None:
     tokenizer = get_tokenizer(name)
     text = before + run(kind, length)
@@ -173,7 +173,7 @@ def test_an_edge_that_moves_is_not_settled(text: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @given(pieces=st.lists(st.sampled_from(sorted(RUNS)), min_size=1, max_size=3), rest=any_texts)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_segments_have_the_tokens_of_the_whole(name: str, pieces: list[str], rest: str) -> None:
     encode = get_tokenizer(name).encode
     text = "".join(run(kind, 1700) for kind in pieces) + rest
