@@ -104,6 +104,24 @@ def test_the_cache_is_bounded_by_bytes() -> None:
     assert cache(tokenizer, ENGLISH + "\ud800") == O200K.count(ENGLISH + "\ud800")
 
 
+def test_a_text_that_two_threads_count_at_once_is_kept_once() -> None:
+    cache = CountCache()
+
+    class Racing(Counting):
+        def count(self, text: str) -> int:
+            if not self.asked:
+                self.asked.append(text)
+                cache(self, text)
+            return super().count(text)
+
+    tokenizer = Racing()
+    assert cache(tokenizer, ENGLISH) == O200K.count(ENGLISH)
+    size = cache.size
+    assert cache(tokenizer, ENGLISH) == O200K.count(ENGLISH)
+    assert (cache.entries, cache.size) == (1, size)
+    assert len(tokenizer.asked) == 3
+
+
 def test_threads_share_the_cache() -> None:
     cache = CountCache(max_entries=8)
     texts = [f"{number} {ENGLISH}" for number in range(16)]
