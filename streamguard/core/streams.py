@@ -30,7 +30,7 @@ class StreamMeter:
     """
 
     __slots__ = (
-        "_allowance", "_delivered", "_headroom", "_holdback", "_meters", "_soft", "_state",
+        "_allowance", "_delivered", "_headroom", "_holdback", "_input", "_meters", "_soft", "_state",
         "_tokenizer", "cut", "first_output",
     )  # fmt: skip
 
@@ -41,11 +41,13 @@ class StreamMeter:
         allowance: int | None = None,
         *,
         soft: int | None = None,
+        input_tokens: int | None = None,
     ) -> None:
         """Allow ``allowance`` output tokens over all channels; ``None`` only counts.
 
         ``soft`` ends gracefully: within so many tokens of the allowance whole sentences and
-        lines are handed on, tool calls always whole.
+        lines are handed on, tool calls always whole. ``input_tokens`` is what an ending tells
+        of the prompt where the provider has not.
         """
         self._state = state
         self._tokenizer = tokenizer
@@ -53,6 +55,7 @@ class StreamMeter:
         self._headroom = self._allowance
         self._meters: dict[Channel, TextMeter] = {}
         self._delivered: int | None = None
+        self._input = input_tokens
         self._soft = soft or 0
         self._holdback = None if soft is None else Holdback(self._count_with, self._meters)
         self.cut = False
@@ -134,7 +137,8 @@ class StreamMeter:
     def end(self, reason: EndReason = "cut", error: StreamGuardError | None = None) -> bytes:
         """The bytes that end the stream early; call it before feeding what comes after a cut."""
         reported = self._state.reported
-        usage = Usage(reported.input_tokens, self.counted, None, reported.cached_tokens)
+        given = self._input if reported.input_tokens is None else reported.input_tokens
+        usage = Usage(given, self.counted, None, reported.cached_tokens)
         return self._state.end(reason, usage, error)
 
     def _pass(self, frames: Iterable[Frame]) -> bytes:

@@ -119,6 +119,7 @@ class Call:
             self.tokenizer,
             allowance,
             soft=settings.graceful_tokens if settings.ending == "graceful" else None,
+            input_tokens=self.assessment.input_tokens,
         )
         self.meters.append(meter)
         return meter

@@ -226,3 +226,14 @@ def test_whole_replies_keep_tool_names_whole_and_count_all_reasoning():
     assert cut.kept is not None
     assert [delta.text for delta in cut.kept] == ["one two", "three", "", ""]
     assert cut.counted == 3
+
+
+def test_an_ending_tells_of_the_prompt_what_the_provider_said_or_else_the_guard():
+    protocol = protocol_named("openai_chat")
+    body = {"model": "m", "messages": [], "stream": True, "stream_options": {"include_usage": True}}
+    request = protocol.parse(body, "")
+    for reported, told in ((None, 12), ({"prompt_tokens": 7}, 7)):
+        whole = StreamMeter(protocol.stream(request), TOKENIZER, 1, input_tokens=12)
+        whole.feed(chat_chunk({"content": "one two"}, usage=reported))
+        usage = sse_data(whole.end())[-2]["usage"]
+        assert usage == {"prompt_tokens": told, "completion_tokens": 1, "total_tokens": told + 1}
