@@ -108,11 +108,14 @@ class Alone:
             self.debts[_key(demand)] = Debt(demand, before + amount)
 
     def take_debts(self) -> list[Debt]:
-        """All debts, no longer kept here; with none left and no call under way, start anew."""
+        """All debts, no longer kept here. The share stays spent until they are ``paid``."""
         debts, self.debts = list(self.debts.values()), {}
+        return debts
+
+    def paid(self) -> None:
+        """All that was taken is charged: with no call under way the next outage starts anew."""
         if not self._demands:
             self._books = Books()
-        return debts
 
     def _allowance(self, demand: Demand) -> int | None:
         policy = self._policy(demand)

@@ -51,6 +51,11 @@ class Bookkeeper:
             await self._store.close()
             self._opened = False
 
+    @property
+    def owes(self) -> bool:
+        """Whether something spent while the store was away is not yet charged."""
+        return bool(getattr(self._store, "owes", False))
+
     async def reserve(self, reservation: str, terms: Terms) -> Decision:
         """Hold what the terms demand. No window limits: granted without asking the store.
 

@@ -224,6 +224,7 @@ class PolicyStore:
                 self._unpaid.pop(name, None)
         except StoreUnavailableError:
             return False
+        self._alone.paid()
         return True
 
     async def _end(self, reservation: str, amounts: Sequence[int] | None) -> None:

@@ -82,9 +82,12 @@ def test_paid_up_the_worker_starts_anew_unless_a_call_is_under_way():
     worker = sharing(1.0, 110)
     reserve(worker, "1", demand())
     worker.take_debts()
+    worker.paid()
     assert isinstance(reserve(worker, "2", demand()), Refusal)
     worker.settle("1", [110], now=T)
     worker.take_debts()
+    assert isinstance(reserve(worker, "2", demand()), Refusal)  # taken is not yet paid
+    worker.paid()
     assert reserve(worker, "3", demand()).output == 100
 
 
