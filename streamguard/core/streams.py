@@ -30,8 +30,8 @@ class StreamMeter:
     """
 
     __slots__ = (
-        "_allowance", "_delivered", "_headroom", "_holdback", "_input", "_meters", "_soft", "_state",
-        "_tokenizer", "cut", "first_output",
+        "_allowance", "_delivered", "_headroom", "_holdback", "_input", "_meters", "_soft",
+        "_state", "_tokenizer", "cut", "first_output",
     )  # fmt: skip
 
     def __init__(
