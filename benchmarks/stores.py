@@ -196,18 +196,18 @@ async def throughput(take, seconds, callers=32):
 
 
 async def greediest(take, limit, seconds, window=2.0):
-    """The most that any stretch of one window's length saw, over the limit, by a caller that
-    takes 100 tokens in a burst as soon as they are given, again and again.
+    """The most that surely fell into a stretch of one window's length (from the first's request
+    to the last's answer), over the limit, by a caller that takes 100 tokens whenever it can.
     """
     taken: deque[tuple[float, int]] = deque()
     inside = most = 0
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
+    while (start := time.perf_counter()) < end:
         if not await take():
             await asyncio.sleep(0.005)
             continue
         now = time.perf_counter()
-        taken.append((now, 100))
+        taken.append((start, 100))
         inside += 100
         while taken[0][0] <= now - window:
             inside -= taken.popleft()[1]

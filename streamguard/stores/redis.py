@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
@@ -63,7 +64,7 @@ class RedisStore:
         self._client: Any = None
         self._scripts = load()
         self._calls: dict[str, Call] = {}
-        self._over: dict[str, Call] = {}
+        self._over: OrderedDict[str, Call] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._skew = 0
 
@@ -199,7 +200,7 @@ class RedisStore:
         self._calls.pop(reservation, None)
         self._over[reservation] = call
         if len(self._over) > REMEMBERED:
-            del self._over[next(iter(self._over))]
+            self._over.popitem(last=False)
 
     async def _each(
         self, name: str, reservation: str, parts: list[Group], *rest: object, remember: bool = False
@@ -262,6 +263,9 @@ class RedisStore:
 
     async def _within(self, answer: Awaitable[Any]) -> Any:
         try:
+            if not self._cluster:
+                return await answer
+            # A pipe keeps its own time; a cluster may go from node to node.
             async with asyncio.timeout(self.timeout):
                 return await answer
         except TimeoutError as error:

@@ -22,11 +22,14 @@ Address = tuple[str, int]
 
 
 class _Wire(asyncio.Protocol):
-    """A connection: futures in the order of their commands."""
+    """A connection: futures in the order of their commands, and one timer for the oldest."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float) -> None:
         self.waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self.transport: asyncio.Transport | None = None
+        self._patience = patience
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
         self._replies = Replies()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -47,20 +50,40 @@ class _Wire(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing that waits will be answered."""
         self.transport = None
+        if self._timer is not None:
+            self._timer.cancel()
         for future, _ in self.waiting:
             if not future.done():
                 future.set_exception(RedisConnectionError(f"connection lost: {exc or 'closed'}"))
         self.waiting.clear()
 
-    def ask(self, words: tuple[Any, ...], now: float) -> asyncio.Future[Any]:
-        """Send a command; the future of its reply."""
+    def ask(self, words: tuple[Any, ...], since: float) -> asyncio.Future[Any]:
+        """Send a command; the future of its reply, which may take until patience after
+        ``since`` ends.
+        """
         if self.transport is None:
             message = "connection lost"
             raise RedisConnectionError(message)
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = self._loop.create_future()
         self.transport.write(encode(words))
-        self.waiting.append((future, now))
+        self.waiting.append((future, since))
+        if self._timer is None:
+            self._timer = self._loop.call_at(since + self._patience, self._look)
         return future
+
+    def _look(self) -> None:
+        """One timer for all: calls that waited too long fail, and the connection with them."""
+        self._timer = None
+        if not self.waiting:
+            return
+        late = self._loop.time() - self._patience
+        if self.waiting[0][1] > late:
+            self._timer = self._loop.call_at(self.waiting[0][1] + self._patience, self._look)
+            return
+        for future, since in self.waiting:
+            if since <= late and not future.done():
+                future.set_exception(TimeoutError())
+        self.abort()
 
     def abort(self) -> None:
         """Drop the connection at once."""
@@ -72,7 +95,8 @@ class RedisPipe:
     """Commands to the server that ``find`` names; connects when needed, and again when lost.
 
     Every operation of the store may safely be sent twice, so one that a lost connection left
-    unanswered is. A server that owes a reply for over ``patience`` seconds is reconnected to.
+    unanswered is. A call takes ``patience`` seconds at most; a server that is silent for so long
+    is reconnected to.
     """
 
     def __init__(
@@ -98,12 +122,13 @@ class RedisPipe:
 
         Raises:
             RedisError: the server's error, or the connection was lost twice.
-            OSError: the server cannot be reached.
+            OSError: the server cannot be reached; ``TimeoutError``: it did not answer in time.
         """
+        since = asyncio.get_running_loop().time()
         try:
-            return await self._once(words, asking)
+            return await self._once(words, asking, since)
         except RedisConnectionError:
-            return await self._once(words, asking)
+            return await self._once(words, asking, since)
 
     async def info(self, section: str) -> Mapping[str, Any]:
         """A section of INFO."""
@@ -118,22 +143,18 @@ class RedisPipe:
             self._wire = None
             await asyncio.sleep(0)
 
-    async def _once(self, words: tuple[Any, ...], asking: bool) -> Any:
+    async def _once(self, words: tuple[Any, ...], asking: bool, since: float) -> Any:
         wire = self._wire
         if wire is None or wire.transport is None:
-            wire = await self._connect()
-        loop = asyncio.get_running_loop()
+            async with asyncio.timeout_at(since + self._patience):
+                wire = await self._connect()
         try:
             if asking:
-                wire.ask(("ASKING",), loop.time())
-            return await wire.ask(words, loop.time())
+                wire.ask(("ASKING",), since)
+            return await wire.ask(words, since)
         except ReadOnlyError:
             # The master became a replica: look for the new one next time.
             wire.abort()
-            raise
-        except asyncio.CancelledError:
-            if wire.waiting and loop.time() - wire.waiting[0][1] >= self._patience:
-                wire.abort()
             raise
 
     async def _connect(self) -> _Wire:
@@ -142,7 +163,9 @@ class RedisPipe:
                 return self._wire
             host, port = await self._find()
             loop = asyncio.get_running_loop()
-            _, wire = await loop.create_connection(_Wire, host, port, ssl=self._tls)
+            _, wire = await loop.create_connection(
+                lambda: _Wire(self._patience), host, port, ssl=self._tls
+            )
             try:
                 await self._greet(wire, loop.time())
             except BaseException:
