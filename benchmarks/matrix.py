@@ -6,7 +6,8 @@ A provider streams through an app that the middleware guards. Events: *normal*, 
 whole; *cut*, at the exact token of its budget; *graceful*, at a sentence's end; *error*, a strict
 ending; *disconnect*, the client leaves after the first text. A cell is "ok" when the client saw
 just that, no crash, and, for all but the first event, with the milliseconds until the upstream was
-closed after the client was through. Node and npm packages are needed for the JavaScript clients.
+closed after the client was through. Without node and npm the JavaScript clients are left out;
+``--quick`` leaves them out too, runs uvicorn only, and takes any time to close.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from support.clients import CLIENTS, Seen
+from support.node import node_modules
 from support.relay import Provider, relay
 from support.servers import SERVERS, serve, wait_until
 from support.texts import ENGLISH
@@ -68,7 +72,9 @@ def verdict(protocol: str, model: str, event: str, seen: Seen, provider: Provide
     return "" if seen.text else "no text"
 
 
-def cell(url: str, protocol: str, client: Any, event: str, provider: Provider) -> dict[str, Any]:
+def cell(
+    url: str, protocol: str, client: Any, event: str, provider: Provider, allowed: float
+) -> dict[str, Any]:
     model = MODELS.get(protocol, "gpt-4o")
     seen = client(url, model, event == "disconnect")
     call = provider.calls[-1]
@@ -80,22 +86,42 @@ def cell(url: str, protocol: str, client: Any, event: str, provider: Provider) -
     late = max(0.0, (call.closed_at or 0) - seen.at) * 1e3
     if event != "normal":
         wrong = wrong or ("the upstream ran to its end" if call.finished else "")
-        wrong = wrong or (f"closed after {late:.0f} ms" if late > ALLOWED_MS else "")
+        wrong = wrong or (f"closed after {late:.0f} ms" if late > allowed else "")
     return {"wrong": wrong, "ms": None if event == "normal" else round(late, 1)}
 
 
-def rows(servers: tuple[str, ...], provider: Provider, origin: str) -> Iterator[dict[str, Any]]:
-    for server in servers:
+def rows(provider: Provider, origin: str, *, quick: bool) -> Iterator[dict[str, Any]]:
+    chosen = without_node() if quick or not has_node() else CLIENTS
+    allowed = float("inf") if quick else ALLOWED_MS
+    for server in SERVERS[:1] if quick else SERVERS:
         for event in EVENTS:
             provider.delay = 0.01 if event == "disconnect" else 0.002  # time for a client to leave
             routes = {"/ai_sdk": Route("openai_chat", "ai_sdk")}
             app = StreamGuardMiddleware(relay(origin), guard=guard_for(event), routes=routes)
             with serve(app, server) as url:
-                for protocol, clients in CLIENTS.items():
+                for protocol, clients in chosen.items():
                     for name, client in clients.items():
-                        found = cell(url, protocol, client, event, provider)
+                        found = cell(url, protocol, client, event, provider, allowed)
                         where = {"protocol": protocol, "client": name, "server": server}
                         yield {**where, "event": event, **found}
+
+
+def has_node() -> bool:
+    try:
+        node_modules()
+    except pytest.skip.Exception as reason:
+        print(f"without the JavaScript clients: {reason}", file=sys.stderr)
+        return False
+    return True
+
+
+def without_node() -> dict[str, dict[str, Any]]:
+    script = ("node", "-ts", "npm")
+    kept = {
+        protocol: {name: run for name, run in clients.items() if not any(s in name for s in script)}
+        for protocol, clients in CLIENTS.items()
+    }
+    return {protocol: clients for protocol, clients in kept.items() if clients}
 
 
 def table(found: list[dict[str, Any]]) -> str:
@@ -144,22 +170,21 @@ upstream's connection was closed; {allowed} are allowed.
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="uvicorn only")
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--write", type=Path)
     args = parser.parse_args()
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    servers = SERVERS[:1] if args.quick else SERVERS
     provider = Provider(words_of(ENGLISH, 1, 6))
     with serve(provider) as origin:
-        found = list(rows(servers, provider, origin))
+        found = list(rows(provider, origin, quick=args.quick))
     bad = sum(bool(one["wrong"]) for one in found)
     if args.write:
         args.write.write_text(
             PAGE.format(
                 day=time.strftime("%Y-%m-%d"), cells=len(found), bad=bad, budget=BUDGET,
-                servers=", ".join(servers), allowed=ALLOWED_MS, table=table(found),
+                servers=", ".join(SERVERS), allowed=ALLOWED_MS, table=table(found),
             )
         )  # fmt: skip
     print(json.dumps(found) if args.json else table(found))
