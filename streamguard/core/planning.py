@@ -18,6 +18,9 @@ from streamguard.errors import ConfigurationError
 
 Kind = Literal["fixed", "dynamic", "growing"]
 
+EPSILON = 1e-6
+"""What sums of tokens may be off by: an estimate has fractions of tokens."""
+
 
 @dataclass(frozen=True, slots=True)
 class ComponentBudget:
@@ -65,12 +68,12 @@ class Need(NamedTuple):
     order: Sequence[int]
 
     @property
-    def tokens(self) -> int:
+    def tokens(self) -> float:
         """Tokens of all its units."""
         return sum(unit.tokens for unit in self.units)
 
     @property
-    def wanted(self) -> int:
+    def wanted(self) -> float:
         """Tokens of the units that its strategy would keep."""
         return sum(self.units[at].tokens for at in self.order)
 
@@ -78,9 +81,9 @@ class Need(NamedTuple):
 class Choice(NamedTuple):
     """What a component was given, and which of its units fit that, as indexes."""
 
-    allowed: int
+    allowed: float
     kept: frozenset[int]
-    tokens: int
+    tokens: float
 
 
 def needs(
@@ -103,13 +106,13 @@ def _order(budget: ComponentBudget, units: Sequence[Unit], *, trim: bool) -> Seq
     return order
 
 
-def floors(asked: Sequence[Need], *, trim: bool = True) -> list[int]:
+def floors(asked: Sequence[Need], *, trim: bool = True) -> list[float]:
     """Tokens each component must get: all of it when fixed, else what reaches its minimum."""
     return [_floor(need) if trim and need.budget.kind != "fixed" else need.tokens for need in asked]
 
 
-def _floor(need: Need) -> int:
-    least, total = need.budget.minimum, 0
+def _floor(need: Need) -> float:
+    least, total = need.budget.minimum, 0.0
     for at in need.order:
         if total >= least:
             break
@@ -117,12 +120,12 @@ def _floor(need: Need) -> int:
     return total
 
 
-def choose(asked: Sequence[Need], floor: Sequence[int], room: int) -> list[Choice]:
+def choose(asked: Sequence[Need], floor: Sequence[float], room: float) -> list[Choice]:
     """Share ``room`` tokens out; the floors must fit it."""
     allowed = _allowed(asked, floor, room)
     ranks = sorted(range(len(asked)), key=lambda at: -asked[at].budget.priority)
     chosen: dict[int, Choice] = {}
-    spare = 0
+    spare = 0.0
     for at in ranks:
         limit = allowed[at] + spare
         kept, tokens = _take(asked[at], limit)
@@ -131,27 +134,27 @@ def choose(asked: Sequence[Need], floor: Sequence[int], room: int) -> list[Choic
     return [chosen[at] for at in range(len(asked))]
 
 
-def _allowed(asked: Sequence[Need], floor: Sequence[int], room: int) -> list[int]:
+def _allowed(asked: Sequence[Need], floor: Sequence[float], room: float) -> list[float]:
     allowed = list(floor)
     left = room - sum(floor)
     ranks = sorted(range(len(asked)), key=lambda at: -asked[at].budget.priority)
     for whole in (False, True):
         for at in ranks:
             need = asked[at]
-            goal = need.wanted if whole else min(need.wanted, int(need.budget.share * room))
-            more = max(0, min(goal - allowed[at], left))
+            goal = need.wanted if whole else min(need.wanted, need.budget.share * room)
+            more = max(0.0, min(goal - allowed[at], left))
             allowed[at] += more
             left -= more
     return allowed
 
 
-def _take(need: Need, limit: int) -> tuple[frozenset[int], int]:
+def _take(need: Need, limit: float) -> tuple[frozenset[int], float]:
     """Units in the order of preference; a conversation stops at the first that does not fit."""
     kept: list[int] = []
-    total = 0
+    total = 0.0
     for at in need.order:
         tokens = need.units[at].tokens
-        if total + tokens <= limit:
+        if total + tokens <= limit + EPSILON:
             kept.append(at)
             total += tokens
         elif need.budget.kind == "growing":

@@ -71,7 +71,7 @@ class LastTokens:
         if self.by_mean:
             yield from LastMessages(self._messages(units))(units)
             return
-        left = self.tokens
+        left = float(self.tokens)
         for at in newest_first(units):
             left -= units[at].tokens
             if left < 0:

@@ -23,7 +23,7 @@ class Unit:
     """
 
     positions: tuple[int, ...]
-    tokens: int = 0
+    tokens: float = 0.0
     role: str = ""
     score: float | None = None
 
@@ -60,7 +60,7 @@ class Grouping:
         """Whether the message answers a tool call made here."""
         return any(name in self._calls for name in answers_of(message))
 
-    def count(self, cost: Callable[[Unit], int]) -> None:
+    def count(self, cost: Callable[[Unit], float]) -> None:
         """Count the units that are new or have grown."""
         for at in self._uncounted:
             self.units[at] = replace(self.units[at], tokens=cost(self.units[at]))

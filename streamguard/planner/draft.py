@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, NoReturn
 
 from streamguard.core.metering import TextMeter
 from streamguard.core.planning import (
+    EPSILON,
     Choice,
     ComponentBudget,
     Need,
@@ -68,11 +70,19 @@ class Draft:
         budgets, units = [part[0] for part in parts], [part[1] for part in parts]
         self._needs = needs(budgets, units, trim=space.trim)
         self._floors = floors(self._needs, trim=space.trim)
-        self._around = sheet.base + sum(
+        self._base = sheet.around(self._system())
+        self._around = self._base + sum(
             sheet.cost([chunks.message([])])
             for each in units
             if any(unit.score is not None for unit in each)
         )
+
+    def _system(self) -> Message | None:
+        """The first system message, which is kept where anything is."""
+        fixed = (unit for need in self._needs if need.budget.kind == "fixed" for unit in need.units)
+        found = (unit.positions[0] for unit in fixed if unit.role in ("system", "developer"))
+        first = min(found, default=None)
+        return None if first is None else self._message(first)
 
     def steps(self) -> Generator[Ask, str, Plan]:
         """Choose, summarise, assemble and count until the count fits.
@@ -83,7 +93,7 @@ class Draft:
         """
         while True:
             room = self._space.room - self._around
-            if sum(self._floors) > room:
+            if sum(self._floors) > room + EPSILON:
                 self._refuse()
             choices = choose(self._needs, self._floors, room)
             allowance = self._allowance(choices)
@@ -102,10 +112,10 @@ class Draft:
 
     def _refuse(self) -> NoReturn:
         space = self._space
-        components = {need.budget.name: need.tokens for need in self._needs}
+        components = {need.budget.name: ceil(need.tokens) for need in self._needs}
         components = {name: tokens for name, tokens in components.items() if tokens}
-        components["overhead"] = self._around
-        least = sum(self._floors) + self._around
+        components["overhead"] = ceil(self._around)
+        least = ceil(sum(self._floors) + self._around)
         largest = max(components, key=lambda name: components[name])
         message = (
             f"the prompt needs at least {least:,} tokens and the context window of "
@@ -150,11 +160,11 @@ class Draft:
 
     def _cut(self, keep: Summarise, text: str) -> str:
         """The longest beginning of a summary whose message costs at most its allowance."""
-        limit = keep.tokens - self._sheet.cost([_said(keep, "")])
+        limit = int(keep.tokens - self._sheet.cost([_said(keep, "")]))
         short = text
         while short and (over := self._sheet.cost([_said(keep, short)]) - keep.tokens) > 0:
             short = TextMeter(self._sheet.tokenizer).take(text, max(0, limit))
-            limit -= max(1, over)
+            limit -= max(1, int(over))
         return short
 
     def _message(self, position: int) -> Message:
@@ -201,27 +211,27 @@ class Draft:
     ) -> Report:
         spent = [self._spent(*pair) for pair in zip(self._needs, choices, strict=True)]
         summaries = self._sheet.cost(texts)
-        count = self._count(messages, [*spent, summaries, self._sheet.base])
-        rest = count.input_tokens - summaries - sum(spent)
+        count = self._count(messages, [*spent, summaries, self._base])
+        *shown, brief = _whole([*spent, summaries], count.input_tokens)
         return Report(
             model=self._sheet.model,
             window=self._space.window,
             reserve=self._space.reserve,
             input_tokens=count.input_tokens,
             method=count.method,
-            overhead=rest,
-            summaries=summaries,
-            components=tuple(map(_component, self._needs, choices, spent)),
+            overhead=count.input_tokens - sum(shown) - brief,
+            summaries=brief,
+            components=tuple(map(_component, self._needs, choices, shown)),
             asked=self._needs,
             choices=choices,
         )
 
-    def _count(self, messages: Sequence[Message], costs: Sequence[int]) -> PromptCount:
+    def _count(self, messages: Sequence[Message], costs: Sequence[float]) -> PromptCount:
         if self._plain:
-            return PromptCount(sum(costs), "exact")
+            return PromptCount(round(sum(costs)), "exact")
         return self._sheet.count(messages)
 
-    def _spent(self, need: Need, choice: Choice) -> int:
+    def _spent(self, need: Need, choice: Choice) -> float:
         """What a component costs in the end: chunks as the one message that they became."""
         kept = [need.units[at] for at in sorted(choice.kept)]
         chunks = [unit for unit in kept if unit.score is not None]
@@ -231,11 +241,21 @@ class Draft:
         return own + self._sheet.cost([self._chunk_message(chunks)])
 
 
+def _whole(parts: Sequence[float], total: int) -> list[int]:
+    """Whole tokens that add up to the parts' sum, rounded up, and to no more than ``total``."""
+    found: list[int] = []
+    running = 0.0
+    for part in parts:
+        running += part
+        found.append(min(total, ceil(running - EPSILON)) - sum(found))
+    return found
+
+
 def _component(need: Need, choice: Choice, spent: int) -> ComponentReport:
     return ComponentReport(
         name=need.budget.name,
         kind=need.budget.kind,
-        needed=need.tokens,
+        needed=max(spent, ceil(need.tokens - EPSILON)),
         tokens=spent,
         kept=len(choice.kept),
         trimmed=len(need.units) - len(choice.kept),

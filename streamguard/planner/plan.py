@@ -137,7 +137,7 @@ class Plan:
 def _piece(need: Need, choice: Choice, at: int) -> Piece:
     unit, kept = need.units[at], at in choice.kept
     why = _why(need, unit, choice, kept=kept, wanted=at in need.order)
-    return Piece(need.budget.name, unit.positions, unit.role, unit.tokens, kept, why)
+    return Piece(need.budget.name, unit.positions, unit.role, round(unit.tokens), kept, why)
 
 
 def _why(need: Need, unit: Unit, choice: Choice, *, kept: bool, wanted: bool) -> str:

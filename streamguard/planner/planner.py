@@ -198,7 +198,7 @@ class BudgetPlanner:
             plain=self._plain,
         ).steps()
 
-    def _cost(self, unit: Unit) -> int:
+    def _cost(self, unit: Unit) -> float:
         entries = [self._entries[at] for at in unit.positions]
         first = entries[0]
         if isinstance(first, Chunk):

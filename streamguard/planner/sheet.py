@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +17,13 @@ from streamguard.tokenizers import tokenizer_for_model
 
 _TOGETHER = frozenset({"tools", "functions", "response_format"})
 _PLAIN = frozenset({"role", "name", "content"})
+
+_FINE = 1_000
+_LEAD: tuple[Message, ...] = (
+    {"role": "user", "content": "x"},
+    {"role": "assistant", "content": "x"},
+)
+"""What stands before messages that are counted: the first ones cost more in some formats."""
 
 Render = Callable[[Mapping[str, Any], str], Prompt]
 
@@ -44,33 +52,47 @@ class Sheet:
         self.request = {key: value for key, value in request.items() if key != "messages"}
         self._cache = cache or CountCache()
         self._render = render
+        self._around: tuple[Message | None, float] | None = None
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer, loaded on first use."""
         return tokenizer_for_model(self.model).tokenizer
 
-    @cached_property
-    def base(self) -> int:
-        """Tokens of the request without messages."""
-        return self._empty.input_tokens
+    def around(self, system: Message | None) -> float:
+        """Tokens of the request beside its messages; tools may join the ``system`` message."""
+        if self._around is None or self._around[0] is not system:
+            first = [] if system is None else [system]
+            tokens = self._fine([*first, *_LEAD]) - self.cost(_LEAD) - self.cost(first)
+            self._around = (system, max(0.0, tokens))
+        return self._around[1]
 
     @cached_property
     def _empty(self) -> PromptCount:
         return self.count([])
 
+    @cached_property
+    def _bare(self) -> Sheet:
+        """The same without tools and formats, which would be counted again with each message."""
+        kept = {"system": ""} if "system" in self.request else {}
+        return Sheet(self.model, kept, self._cache, self._render)
+
+    @cached_property
+    def _lead(self) -> float:
+        return self._bare._fine(_LEAD)  # noqa: SLF001
+
     def body(self, messages: Sequence[Message]) -> dict[str, Any]:
         """The request's body with these messages."""
         return {**self.request, "model": self.model, "messages": list(messages)}
 
-    def cost(self, messages: Sequence[Message]) -> int:
-        """Tokens that the messages add to the request by themselves."""
-        return max(0, self.count(messages).input_tokens - self.base)
+    def cost(self, messages: Sequence[Message]) -> float:
+        """Tokens that the messages add to the request by themselves; fractions where estimated."""
+        return max(0.0, self._bare._fine([*_LEAD, *messages]) - self._lead)  # noqa: SLF001
 
-    def text(self, text: str) -> int:
+    def text(self, text: str) -> float:
         """Tokens of a bare text, as part of a message that is there anyway."""
         around = self.cost([{"role": "user", "content": ""}])
-        return max(0, self.cost([{"role": "user", "content": text}]) - around)
+        return max(0.0, self.cost([{"role": "user", "content": text}]) - around)
 
     def is_plain(self, messages: Sequence[Message]) -> bool:
         """Whether the messages cost the same together as one by one: plain text, no tools."""
@@ -84,3 +106,13 @@ class Sheet:
         """The count of the whole request."""
         prompt = self._render(self.body(messages), self.model)
         return count_prompt(prompt, self.tokenizer, self._cache)
+
+    def _fine(self, messages: Sequence[Message]) -> float:
+        """The count before an estimate is rounded up, to a thousandth."""
+        prompt = self._render(self.body(messages), self.model)
+        if prompt.method == "exact":
+            return count_prompt(prompt, self.tokenizer, self._cache).input_tokens
+        fixed = sum(part.tokens for part in prompt.parts)
+        finer = replace(prompt, ratio=prompt.ratio * _FINE)
+        count = count_prompt(finer, self.tokenizer, self._cache)
+        return (count.input_tokens - fixed) / _FINE + fixed

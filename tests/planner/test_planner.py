@@ -315,18 +315,22 @@ def test_a_result_without_its_call_stands_alone():
     assert [piece.positions for piece in plan.report.pieces] == [(0,), (1,), (2,)]
 
 
-def test_what_costs_more_together_than_alone_is_planned_again():
+@pytest.mark.parametrize(
+    ("model", "tools"), [("gpt-4o", True), ("gpt-4o", False), ("claude-sonnet-4", False)]
+)
+def test_the_room_is_used_to_the_token_even_where_costs_do_not_add_up(model, tools):
     look = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
     system = {"role": "system", "content": "Be brief."}
-    messages = [assistant("Yes."), assistant("No."), system, system, user("Why?")]
+    messages = [system, user("one"), assistant("a"), user("two"), assistant("b"), user("three")]
 
     def planned(room):
-        planner = BudgetPlanner("gpt-4o", window=room + 10, reserve=10, request={"tools": [look]})
+        request = {"tools": [look]} if tools else {}
+        planner = BudgetPlanner(model, window=room + 10, reserve=10, request=request)
         return planner.add_messages(messages).plan()
 
     whole = planned(1_000).report.input_tokens
-    for room in range(whole - 5, whole):
+    assert planned(whole).report.trimmed == 0
+    for room in range(whole - 4, whole):
         report = planned(room).report
         assert report.trimmed == 1
         assert report.input_tokens <= room
-    assert planned(whole).report.trimmed == 0
