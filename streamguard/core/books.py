@@ -24,20 +24,26 @@ every store (281 thousand dollars, or 281 million million tokens)."""
 
 
 class Account(msgspec.Struct, array_like=True):
-    """What is used, by bucket of the window (oldest first), and what is held."""
+    """What is used, by bucket of the window (oldest first), and what is held.
+
+    ``current`` is the bucket to charge from ``since`` until ``until``.
+    """
 
     window: Window
     used: int = 0
     held: int = 0
     current: int = 0
+    since: int = 0
+    until: int = 0
     buckets: dict[int, int] = msgspec.field(default_factory=dict)
 
     def roll(self, at: int) -> None:
         """Drop the buckets that no longer count at ``at``, and turn to the one to charge."""
-        first, self.current = ruler(self.window).place(at)
-        buckets = self.buckets
-        if not buckets:
+        if self.since <= at < self.until:
             return
+        rule, buckets = ruler(self.window), self.buckets
+        first, self.current = rule.place(at)
+        self.since, self.until = at, rule.until(at)
         while buckets and (oldest := next(iter(buckets))) < first:
             self.used -= buckets.pop(oldest)
         if buckets and next(reversed(buckets)) > self.current:
@@ -110,7 +116,7 @@ class Books:
     finished reservation is forgotten after ``DONE``, or when ``remember`` newer ones are.
     """
 
-    __slots__ = ("_done", "_hand", "_turns", "accounts", "due", "holds", "remember")
+    __slots__ = ("_done", "_hand", "accounts", "due", "holds", "remember", "turns")
 
     def __init__(
         self,
@@ -124,14 +130,14 @@ class Books:
         self.remember = remember
         self._done: deque[str] = deque()
         self._hand: deque[Key] = deque()
-        self._turns = 0
+        self.turns = 0
 
     def account(self, demand: Demand, at: int) -> Account:
         """The account that a demand speaks of, up to date; made when absent."""
         key = (demand.account, demand.window)
         account = self.accounts.get(key)
         if account is None:
-            self._turns += 2
+            self.turns += 2
             account = self.accounts[key] = Account(demand.window)
             self._hand.append(key)
         account.roll(at)
@@ -188,8 +194,8 @@ class Books:
 
     def prune(self, at: int) -> None:
         """Drop empty accounts, between operations only: an open account may be empty yet."""
-        while self._turns and self._hand:
-            self._turns -= 1
+        while self.turns and self._hand:
+            self.turns -= 1
             key = self._hand.popleft()
             account = self.accounts[key]
             account.roll(at)

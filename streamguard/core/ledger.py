@@ -147,7 +147,8 @@ def sweep(books: Books, at: int) -> None:
     if books.due and books.due[0][0] <= at:
         for hold in books.overdue(at):
             _give_back(books, hold, at)
-    books.prune(at)
+    if books.turns:
+        books.prune(at)
 
 
 def balances(books: Books, demands: Sequence[Demand], *, now: float) -> Sequence[Balance]:

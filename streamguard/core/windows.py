@@ -26,6 +26,9 @@ BUCKETS = 60
 """Buckets of a sliding window: it releases at most 1/60 of its length late."""
 
 HOUR, DAY, WEEK = 3_600, 86_400, 604_800
+FOREVER = 10**14
+"""Milliseconds of three thousand years."""
+
 _SECOND = 1_000
 
 
@@ -34,6 +37,9 @@ class Ruler(Protocol):
 
     def place(self, now: int) -> tuple[int, int]:
         """The oldest bucket that counts at ``now``, and the one that is being filled."""
+
+    def until(self, now: int) -> int:
+        """The moment after ``now`` from which ``place`` may answer differently."""
 
     def release(self, bucket: int) -> int:
         """The moment from which ``bucket`` no longer counts."""
@@ -52,6 +58,11 @@ class Sliding:
         """See ``Ruler``."""
         return (now - self.span) // self.width, now // self.width
 
+    def until(self, now: int) -> int:
+        """See ``Ruler``."""
+        first, current = self.place(now)
+        return min((current + 1) * self.width, (first + 1) * self.width + self.span)
+
     def release(self, bucket: int) -> int:
         """See ``Ruler``."""
         return (bucket + 1) * self.width + self.span
@@ -65,6 +76,10 @@ class Unaged:
     def place(self, now: int) -> tuple[int, int]:  # noqa: ARG002
         """See ``Ruler``."""
         return 0, 0
+
+    def until(self, now: int) -> int:
+        """See ``Ruler``."""
+        return now + FOREVER
 
     def release(self, bucket: int) -> int:
         """See ``Ruler``."""
@@ -87,6 +102,10 @@ class Calendar:
         if not start <= now < end:
             start, end = self._last = self.period(now)
         return start, start
+
+    def until(self, now: int) -> int:
+        """See ``Ruler``."""
+        return self.release(self.place(now)[1])
 
     def release(self, bucket: int) -> int:
         """See ``Ruler``."""

@@ -148,7 +148,7 @@ class Honest(RuleBasedStateMachine):
 
 
 def _copy(account):
-    return type(account)(account.window, account.used, account.held, 0, dict(account.buckets))
+    return type(account)(account.window, account.used, account.held, buckets=dict(account.buckets))
 
 
 Honest.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

@@ -103,6 +103,25 @@ def _changes(zone: str) -> list[int]:
     return found
 
 
+@given(
+    window=st.builds(
+        Window,
+        st.sampled_from([1, 7, 60, 3600, 86_400, None]),
+        st.booleans(),
+        st.sampled_from(ZONES),
+    ).filter(lambda window: not (window.calendar and window.seconds in {7, None})),
+    moment=MOMENTS,
+    part=st.floats(0, 1, exclude_max=True),
+)
+def test_place_stays_the_same_until_it_says(window, moment, part):
+    rule = ruler(window)
+    until = rule.until(moment)
+    assert moment < until
+    assert rule.place(moment) == rule.place(moment + int((until - moment) * part))
+    if window.seconds is not None:
+        assert rule.place(until) != rule.place(moment)
+
+
 def test_day_of_a_clock_change_has_23_or_25_hours():
     day = ruler(Window(86_400, calendar=True, timezone="Europe/Berlin"))
     spring, autumn = (
