@@ -17,7 +17,8 @@ DATA = {
     ".xz": "A vocabulary, compressed; verified when it is loaded.",
     "live.html": "The live page's elements; style and script are put in as it is served.",
     "live.css": "The live page's style, light and dark.",
-    "live.js": "The live page's script: draws what the events say, as text only.",
+    "live_draw.js": "The live page's words, elements and plots; everything is put in as text.",
+    "live.js": "The live page's script: what each event shows, and the connection.",
 }
 
 

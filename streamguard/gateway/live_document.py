@@ -21,7 +21,7 @@ class Document(NamedTuple):
 @cache
 def document() -> Document:
     """The page. Its policy allows this very style and script, by their hashes, and nothing else."""
-    style, script = _text("live.css"), _text("live.js")
+    style, script = _text("live.css"), _text("live_draw.js") + _text("live.js")
     body = _text("live.html").replace("/*style*/", style).replace("/*script*/", script)
     policy = {
         "default-src": "'none'",
