@@ -155,7 +155,8 @@ class Flow:
             call.assessment.subject.request,
         )
         if mode == "stream":
-            ending = Ending(call, response, memo, io, deadlines)
+            seconds = self.guard.settings.drain_seconds
+            ending = Ending(call, response, memo, io, deadlines, seconds)
             return self._response(response, call, stream=byte_stream(ending, self.web))
         if mode == "whole":
             return await self._whole(response, call, memo, io)

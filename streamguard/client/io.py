@@ -54,6 +54,9 @@ class Io(Protocol):
     async def close(self, response: Any) -> None:
         """Close the connection to the upstream."""
 
+    async def drain(self, parts: Any, feed: Callable[[bytes], object], seconds: float) -> None:
+        """Feed what is left of an iterator, for so long at most."""
+
     def now(self) -> float:
         """Monotonic seconds, of the clock that ``by`` goes by."""
 
@@ -98,6 +101,12 @@ class AsyncIo:
         """Close, also when this task is being cancelled."""
         with anyio.move_on_after(CLOSE_SECONDS, shield=True):
             await response.stream.aclose()
+
+    async def drain(self, parts: Any, feed: Callable[[bytes], object], seconds: float) -> None:
+        """Feed the rest."""
+        with anyio.move_on_after(seconds):
+            async for part in parts:
+                feed(part)
 
     def now(self) -> float:
         """The loop's time."""
@@ -151,6 +160,14 @@ class SyncIo:
     async def close(self, response: Any) -> None:
         """Close."""
         response.stream.close()
+
+    async def drain(self, parts: Any, feed: Callable[[bytes], object], seconds: float) -> None:
+        """Feed the rest; time is looked at between two parts."""
+        due = self.now() + seconds
+        for part in parts:
+            feed(part)
+            if self.now() > due:
+                return
 
     def now(self) -> float:
         """Monotonic time."""

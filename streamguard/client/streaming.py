@@ -18,19 +18,31 @@ from streamguard.guard.metered import MeteredStream
 class Ending:
     """How one guarded stream ends: its upstream is closed, then its call is settled. Once.
 
+    Where the provider bills on after a close, and by the guard's settings, a stream that its caller
+    left is read on in the background, so that the bill is known.
+
     Attributes:
         outcome: how it ends where neither its bytes nor the allowance say.
     """
 
-    def __init__(self, call: Call, response: Any, memo: Memo, io: Io, deadlines: Deadlines) -> None:
+    def __init__(
+        self,
+        call: Call,
+        response: Any,
+        memo: Memo,
+        io: Io,
+        deadlines: Deadlines,
+        drain_seconds: float,
+    ) -> None:
         self.memo = memo
         self.metered = MeteredStream(call)
-        self.upstream = response.stream
         self.deadlines = deadlines
         self.outcome = "cancelled"
         self._call = call
         self._response = response
         self._io = io
+        self._drain_seconds = drain_seconds
+        self._parts: Any = None
         self._closed = False
 
     @property
@@ -43,6 +55,25 @@ class Ending:
         if self._closed:
             return
         self._closed = True
+        left = self.metered.spent(self.outcome).outcome == "cancelled"
+        if left and self._call.drains:
+            self._io.later(self._read_on)
+        else:
+            await self._end()
+
+    async def _read_on(self) -> None:
+        parts = self.parts if self._parts is None else self._parts
+        try:
+            await self._io.drain(parts, self._note, self._drain_seconds)
+        except Exception:  # noqa: BLE001, S110 - nobody waits for it any more
+            pass
+        finally:
+            await self._end()
+
+    def _note(self, part: bytes) -> None:
+        self.memo.add(self.metered.feed(part))
+
+    async def _end(self) -> None:
         try:
             await self._io.close(self._response)
         finally:
@@ -54,13 +85,22 @@ class Ending:
         """Hold more output before the next ``size`` bytes, where the budgets have it."""
         await self._io.guard(lambda: self.metered.more(size))
 
-    async def parts(self) -> AsyncIterator[bytes]:
-        """What the upstream sends, within the time budgets.
+    @property
+    def parts(self) -> Any:
+        """What the upstream sends, an iterator of the client's kind.
 
-        Raises:
-            TimeBudgetExceededError: the provider took too long.
+        Raises ``TimeBudgetExceededError`` while iterating, where the provider takes too long.
         """
-        step = partial(anext, aiter(self.upstream))
+        upstream = self._response.stream
+        if self.deadlines.active:
+            timed = self._timed if self.asynchronous else self._timed_now
+            self._parts = timed(upstream)
+        else:
+            self._parts = aiter(upstream) if self.asynchronous else iter(upstream)
+        return self._parts
+
+    async def _timed(self, upstream: Any) -> AsyncIterator[bytes]:
+        step = partial(anext, aiter(upstream))
         while True:
             try:
                 part = await self._io.by(self.deadlines.due, step)
@@ -71,13 +111,9 @@ class Ending:
             yield part
             self._progress()
 
-    def parts_now(self) -> Iterator[bytes]:
-        """The same, looked at between two parts: blocking reads cannot be broken off.
-
-        Raises:
-            TimeBudgetExceededError: the provider took too long.
-        """
-        for part in self.upstream:
+    def _timed_now(self, upstream: Any) -> Iterator[bytes]:
+        # Looked at between two parts: blocking reads cannot be broken off.
+        for part in upstream:
             late = self.deadlines.lapsed(self._io.now())
             if late is not None:
                 raise late
@@ -128,7 +164,7 @@ class _AsyncStream(_Stream):
         ending, metered, memo = self._ending, self._ending.metered, self._ending.memo
         out = b""
         try:
-            async for data in ending.parts() if ending.deadlines.active else ending.upstream:
+            async for data in ending.parts:
                 if metered.wants_more(len(data)):
                     await ending.more(len(data))
                 out = metered.feed(data)
@@ -161,7 +197,7 @@ class _SyncStream(_Stream):
         ending, metered, memo = self._ending, self._ending.metered, self._ending.memo
         out = b""
         try:
-            for data in ending.parts_now() if ending.deadlines.active else ending.upstream:
+            for data in ending.parts:
                 if metered.wants_more(len(data)):
                     run_now(ending.more(len(data)))
                 out = metered.feed(data)
