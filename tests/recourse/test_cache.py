@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.proxy import proxy
-from support.servers import serve
+from support.servers import serve, wait_until
 from support.upstream import Plan, Upstream
 
 from streamguard import ConfigurationError, Guard, Identity, Limit, StreamGuardMiddleware, Usage
@@ -55,6 +55,11 @@ def guarded(upstream, **settings):
     return app, sink
 
 
+def kept(app, answers=1):
+    """An answer is kept after its last byte has left."""
+    wait_until(lambda: len(app.guard.answers._memory) == answers, "the answer was not kept")
+
+
 def post(url, tenant="a", **more):
     return httpx2.post(f"{url}{PATH}", json=body(**more), headers={"x-tenant": tenant})
 
@@ -63,7 +68,9 @@ def post(url, tenant="a", **more):
 def test_the_second_answer_is_the_first_and_costs_nothing(upstream, stream):
     app, sink = guarded(upstream)
     with serve(app, "uvicorn") as url:
-        first, second = post(url, stream=stream), post(url, stream=stream)
+        first = post(url, stream=stream)
+        kept(app)
+        second = post(url, stream=stream)
     assert second.content == first.content
     assert second.headers["content-type"] == first.headers["content-type"]
     assert "x-streamguard-cache" not in first.headers
@@ -86,6 +93,7 @@ async def test_the_official_client_reads_a_cached_stream(upstream):
             for _ in range(2):
                 stream = await client.chat.completions.create(**body(stream=True))
                 chunks = [chunk async for chunk in stream]
+                kept(app)
                 texts.append("".join(c.choices[0].delta.content or "" for c in chunks if c.choices))
     assert texts == ["Good morning"] * 2
     assert len(upstream.calls) == 1
@@ -104,6 +112,7 @@ def test_what_differs_at_all_is_asked_again(upstream, other):
     app, sink = guarded(upstream)
     with serve(app, "uvicorn") as url:
         post(url)
+        kept(app)
         post(url, **other)
     assert len(upstream.calls) == 2
     assert not sink.named("cached")
@@ -122,6 +131,7 @@ def test_any_temperature_when_asked_for(upstream):
     app, _ = guarded(upstream, cache={"any_temperature": True})
     with serve(app, "uvicorn") as url:
         post(url, temperature=1)
+        kept(app)
         post(url, temperature=1)
     assert len(upstream.calls) == 1
 
@@ -157,7 +167,9 @@ def test_a_large_answer_is_not_kept(upstream):
 def test_another_models_answer_says_so_again(upstream):
     app, _ = guarded(upstream, sizes={"auto": [(9_000, "gpt-4o-mini")]})
     with serve(app, "uvicorn") as url:
-        first, second = post(url, model="auto"), post(url, model="auto")
+        first = post(url, model="auto")
+        kept(app)
+        second = post(url, model="auto")
     assert second.headers["x-streamguard-cache"] == "hit"
     assert second.headers["x-streamguard-model"] == first.headers["x-streamguard-model"]
     assert len(upstream.calls) == 1
