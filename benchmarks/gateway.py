@@ -33,6 +33,8 @@ WORDS = "The keeper wrote his letters on Sundays when the boat did not come abou
 PROMPT = " ".join(WORDS * 12)
 CHUNKS = 64
 PROMPT_TOKENS = 200
+PACE = 0.002
+"""Seconds between chunks where first tokens are timed: whoever is slow must not profit from it."""
 
 
 # -- the upstream
@@ -100,18 +102,19 @@ class Upstream(asyncio.Protocol):
                      "total_tokens": PROMPT_TOKENS + output}  # fmt: skip
             pieces.append(event({**HEAD, "choices": [], "usage": usage}))
         self.transport.write(START)
-        self.step(iter([*pieces, DONE]))
+        delay = PACE if request.get("user") == "paced" else self.delay
+        self.step(iter([*pieces, DONE]), delay)
 
-    def step(self, pieces: Iterator[bytes]) -> None:
+    def step(self, pieces: Iterator[bytes], delay: float) -> None:
         piece = next(pieces, None)
         if piece is None or self.transport.is_closing():
             return
         self.transport.write(piece)
         loop = asyncio.get_running_loop()
-        if self.delay:
-            loop.call_later(self.delay, self.step, pieces)
+        if delay:
+            loop.call_later(delay, self.step, pieces, delay)
         else:
-            loop.call_soon(self.step, pieces)
+            loop.call_soon(self.step, pieces, delay)
 
 
 # -- the client
@@ -138,7 +141,7 @@ class Client(asyncio.Protocol):
         self.received += data
         if not self.first and b'"content":" ' in self.received:
             self.first = time.perf_counter() - self.began
-        if data.endswith(b"0\r\n\r\n") or self._whole():
+        if self.received.endswith(b"\r\n0\r\n\r\n") or self._whole():
             self._finish()
 
     def _whole(self) -> bool:
@@ -168,9 +171,11 @@ def request_bytes(key: str, **more: Any) -> bytes:
     return head.encode() + data
 
 
-async def load(port: int, key: str, concurrency: int, seconds: float) -> dict[str, Any]:
+async def load(
+    port: int, key: str, concurrency: int, seconds: float, *, paced: bool = False
+) -> dict[str, Any]:
     """Ask over and over on this many connections; streams a second and times to first token."""
-    request = request_bytes(key)
+    request = request_bytes(key, user="paced" if paced else "hurried")
     end = time.perf_counter() + seconds
     firsts: list[float] = []
     failed = 0
@@ -373,11 +378,13 @@ def virtual_key(folder: str) -> str:
 # -- what is measured
 
 
-def measure(targets: list[Server], key: str, concurrency: int, seconds: float) -> dict[str, Any]:
+def measure(
+    targets: list[Server], key: str, concurrency: int, seconds: float, *, paced: bool = False
+) -> dict[str, Any]:
     found = {}
     for target in targets:
         before = target.cpu()
-        row = asyncio.run(load(target.port, key, concurrency, seconds))
+        row = asyncio.run(load(target.port, key, concurrency, seconds, paced=paced))
         row["cpu_ms"] = (target.cpu() - before) * 1e3 / max(1, row["streams"])
         found[target.name] = row
     return found
@@ -470,6 +477,8 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         names = [target.name for target in targets]
         measure(targets, key, 4, 0.5)  # warm up: imports, connections, the allocator
         result: dict[str, Any] = {"chunks": CHUNKS, "rounds": rounds, "concurrency": {}}
+        rows = [measure(targets, key, 1, seconds * 2, paced=True) for _ in range(rounds)]
+        result["first_token"] = summary(rows, names)
         for concurrency in (1, 32, 256):
             rows = [measure(targets, key, concurrency, seconds) for _ in range(rounds)]
             found = {"targets": summary(rows, names)}
@@ -482,17 +491,23 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         return result
 
 
+def table(rows: dict[str, Any]) -> None:
+    print("target       streams/s  first p50  added p50  added p99  cpu ms/stream  failed")
+    for name, row in rows.items():
+        print(
+            f"{name:<12}{row['streams_per_second']:>10.1f}{row['first_token_p50_ms']:>11.2f}"
+            f"{row['added_p50_ms']:>11.2f}{row['added_p99_ms']:>11.2f}"
+            f"{row['cpu_ms_per_stream']:>15.2f}{row['failed']:>8}"
+        )
+
+
 def show(result: dict[str, Any]) -> None:
     print(f"{result['chunks']} chunks a stream, {result['rounds']} rounds; first token in ms")
+    print(f"\none stream at a time, {PACE * 1e3:g} ms between its chunks")
+    table(result["first_token"])
     for concurrency, found in result["concurrency"].items():
-        print(f"\nconcurrency {concurrency}")
-        print("target       streams/s  first p50  added p50  added p99  cpu ms/stream  failed")
-        for name, row in found["targets"].items():
-            print(
-                f"{name:<12}{row['streams_per_second']:>10.1f}{row['first_token_p50_ms']:>11.2f}"
-                f"{row['added_p50_ms']:>11.2f}{row['added_p99_ms']:>11.2f}"
-                f"{row['cpu_ms_per_stream']:>15.2f}{row['failed']:>8}"
-            )
+        print(f"\nconcurrency {concurrency}, chunks as fast as they go")
+        table(found["targets"])
         print(f"middleware / app: {found['middleware_of_app']:.2f} of the streams/s")
         if "gateway_of_litellm" in found:
             print(f"gateway / LiteLLM: {found['gateway_of_litellm']:.1f} times the streams/s")

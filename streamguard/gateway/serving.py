@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -27,6 +28,9 @@ KEEP_ALIVE_SECONDS = 75
 SETTLE_SECONDS = 5
 """For writing endings and settling, after running calls had their time."""
 
+GC_ALLOCATIONS = 20_000
+"""Python's 700 is a collection or two a call."""
+
 _LOOK_SECONDS = 0.1
 _STARTUP_FAILURE = 3
 
@@ -38,6 +42,13 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._gateway = gateway
         self._seconds = seconds
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # What is here now stays: looking through it again and again is a pause for every stream.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_ALLOCATIONS)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         draining = asyncio.create_task(self._gateway.drain(self._seconds))

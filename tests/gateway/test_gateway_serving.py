@@ -186,7 +186,7 @@ def test_the_log_as_json_lines(start):
     assert SECRET not in one.told()
 
 
-WORKERS = 3
+WORKERS = 2
 
 
 @needs_redis
