@@ -14,6 +14,7 @@ from streamguard.errors import (
     StreamGuardError,
     WindowBudgetExceededError,
 )
+from streamguard.guard.deadlines import TimeBudgetExceededError
 from streamguard.limits import Limit
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def worth_retrying(error: StreamGuardError) -> bool:
     """Whether sending the same again soon can succeed."""
     if isinstance(error, WindowBudgetExceededError):
         return error.retry_after is not None and error.retry_after <= LONGEST_RETRY_AFTER
-    return isinstance(error, StoreUnavailableError)
+    return isinstance(error, (StoreUnavailableError, TimeBudgetExceededError))
 
 
 def refusal_numbers(error: StreamGuardError) -> dict[str, Any]:
