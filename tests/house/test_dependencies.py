@@ -42,7 +42,8 @@ def imported(folder):
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module)
     tops = {name.partition(".")[0] for name in found}
-    return tops - OURS - set(sys.stdlib_module_names)
+    beside = {path.stem for path in folder.glob("*.py")}  # a script may import the one beside it
+    return tops - OURS - beside - set(sys.stdlib_module_names)
 
 
 def undeclared(folder, declared):
