@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any
 
 import anyio.to_thread
 
 from streamguard.core.alerts import DAY
-from streamguard.limits import NANO, Dimension
+from streamguard.gateway.live_book import SPENDERS
+from streamguard.limits import NANO
 from streamguard.sinks.schema import identifier
 
 REFRESH = 10.0
@@ -17,7 +18,6 @@ REFRESH = 10.0
 
 WEEK = 7
 TOP = 8
-DIMENSIONS = tuple(name for name in get_args(Dimension) if name != "endpoint")
 
 
 class LedgerView:
@@ -82,7 +82,7 @@ def _ask(ledger: Any, today: int) -> dict[str, Any]:
         "spenders": {
             "source": "ledger",
             "total": _nano(row),
-            "by": {name: _top(ledger, name, period) for name in DIMENSIONS},
+            "by": {name: _top(ledger, name, period) for name in SPENDERS},
         },
     }
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from heapq import nlargest
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from streamguard.gateway.live_book import Incident, LiveBook, Sums, Talk, Who, who_of
-from streamguard.gateway.live_ledger import DIMENSIONS, TOP, LedgerView
+from streamguard.gateway.live_book import LiveBook
+from streamguard.gateway.live_figures import Incident, Talk, Who, who_of
+from streamguard.gateway.live_ledger import LedgerView
 from streamguard.gateway.live_sink import LiveSink
+from streamguard.gateway.live_spending import Spending
 from streamguard.gateway.live_windows import Windows
 from streamguard.guard.call import Call
 from streamguard.sinks.schema import identifier
@@ -24,6 +26,7 @@ STREAMS = 40
 INCIDENTS = 16
 TALKS = 8
 _CALLERS = 300
+_FIGURES = ("kind", "times", "at", "limit", "used", "requested", "output", "resets_at")
 
 Section = tuple[str, dict[str, Any]]
 
@@ -48,7 +51,7 @@ class LiveView:
         self._guard = guard
         self._clock = clock
         self._sink = sink
-        self._ledger = ledger
+        self._spending = Spending(ledger)
         self._windows = Windows(guard)
         self._makers = (
             ("streams", self._streams),
@@ -105,52 +108,27 @@ class LiveView:
     async def _incident(self, one: Incident, now: float) -> dict[str, Any]:
         limits = await self._windows.limits(one.who, now)
         unit = next((limit.unit for limit in limits if limit.name == one.reason), "tokens")
-        figures = one._asdict()
-        del figures["who"]
-        for name in ("reason", "code"):
-            figures[name] = _shown(figures[name])
-        return {**figures, **_named(one.who), "unit": unit}
+        figures = {name: getattr(one, name) for name in _FIGURES}
+        names = {"reason": _shown(one.reason), "code": _shown(one.code)}
+        return {**figures, **names, **_named(one.who), "unit": unit}
 
     async def _talks(self, moment: _Moment) -> dict[str, Any]:
         return {"rows": [_talk(key, talk) for key, talk in moment.book.talks(TALKS)]}
 
     async def _cost(self, moment: _Moment) -> dict[str, Any]:
-        found = await self._from_ledger(moment)
-        if "cost" in found:
-            cost: dict[str, Any] = found["cost"]
-            return cost
-        today = moment.book.today
-        return {
-            "source": "process",
-            "since": moment.book.since,
-            "today": today.cost,
-            "tokens": today.tokens,
-            "calls": today.calls,
-            "unpriced": today.unpriced,
-            "ledger": found.get("error"),
-        }
+        cost: dict[str, Any] = (await self._spending.figures(moment.book, moment.now))["cost"]
+        return cost
 
     async def _spenders(self, moment: _Moment) -> dict[str, Any]:
-        found = await self._from_ledger(moment)
-        if "spenders" in found:
-            spenders: dict[str, Any] = found["spenders"]
-            return spenders
-        book = moment.book
-        return {
-            "source": "process",
-            "since": book.since,
-            "total": book.today.cost,
-            "by": {name: list(_top(book.spenders(name, TOP))) for name in DIMENSIONS},
-        }
-
-    async def _from_ledger(self, moment: _Moment) -> dict[str, Any]:
-        return {} if self._ledger is None else await self._ledger.figures(moment.now)
+        found = await self._spending.figures(moment.book, moment.now)
+        spenders: dict[str, Any] = found["spenders"]
+        return spenders
 
     async def _budgets(self, moment: _Moment) -> dict[str, Any]:
         callers = chain(
             (_who(call) for call in moment.calls[:STREAMS]),
             (one.who for one in moment.book.incidents(INCIDENTS)),
-            moment.book.scopes(),
+            moment.book.callers(_CALLERS),
         )
         distinct = list(dict.fromkeys(islice(callers, _CALLERS)))
         return await self._windows.rows(distinct, moment.now)
@@ -203,13 +181,3 @@ def _talk(key: str, talk: Talk) -> dict[str, Any]:
         "window": talk.window,
         "at": talk.at,
     }
-
-
-def _top(ranked: Sequence[tuple[str | None, Sums]]) -> Iterator[dict[str, Any]]:
-    for name, sums in ranked:
-        yield {
-            "name": _shown(name),
-            "cost": sums.cost,
-            "tokens": sums.tokens,
-            "calls": sums.calls,
-        }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from streamguard.core.accounts import Balance, Demand
 from streamguard.core.admission import Ask, Rates, applies, demand
 from streamguard.core.prompt import PromptCount
-from streamguard.gateway.live_book import Who
+from streamguard.gateway.live_figures import Who
 from streamguard.identity import Identity
 from streamguard.limits import Limit
 from streamguard.sinks.schema import identifier

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from support.events import START, refused, settled
 
 from streamguard.gateway import live_book
-from streamguard.gateway.live_book import LiveBook, Who, who_of
+from streamguard.gateway.live_book import LiveBook
+from streamguard.gateway.live_figures import Who, who_of
 from streamguard.gateway.live_sink import LiveSink
 from streamguard.identity import Identity
 from streamguard.usage import Usage
@@ -45,16 +46,16 @@ calls = st.lists(
 def test_the_spenders_of_each_dimension_sum_up_to_the_day(made):
     events = [settled(at=NOON, tokens=n, cost_nano_usd=c, **of(who)) for who, n, c in made]
     found = book(*events)
-    assert found.today.calls == len(made)
-    assert found.today.tokens == sum(n for _, n, _ in made)
-    assert found.today.cost == sum(c or 0 for _, _, c in made)
-    assert found.today.unpriced == sum(c is None for _, _, c in made)
+    assert found.today().calls == len(made)
+    assert found.today().tokens == sum(n for _, n, _ in made)
+    assert found.today().cost == sum(c or 0 for _, _, c in made)
+    assert found.today().unpriced == sum(c is None for _, _, c in made)
     for by in ("tenant", "user", "feature", "model"):
-        sums = [one for _, one in found.spenders(by, 99)]
+        sums = [one for _, one in found.spenders(99)[by]]
         for name in ("calls", "tokens", "cost", "unpriced"):
-            assert sum(getattr(one, name) for one in sums) == getattr(found.today, name)
+            assert sum(getattr(one, name) for one in sums) == getattr(found.today(), name)
         assert sums == sorted(sums, key=lambda one: (-one.cost, -one.tokens))
-    assert len(found.spenders("tenant", 2)) <= 2
+    assert len(found.spenders(2)["tenant"]) <= 2
 
 
 @given(st.lists(st.tuples(st.integers(0, 200), st.sampled_from(["s", "r", "c"])), max_size=80))
@@ -74,21 +75,21 @@ def test_the_minutes_are_those_of_the_last_hour(made):
 
 def test_a_new_day_begins_at_zero_and_old_callers_are_still_known():
     found = book(settled(at=NOON, **of("old")), settled(at=NOON + DAY, tokens=60, **of("new")))
-    assert (found.today.calls, found.today.tokens) == (1, 60)
-    assert [name for name, _ in found.spenders("tenant", 9)] == ["new"]
-    assert [who.tenant for who in found.scopes()] == ["new", "old"]
+    assert (found.today().calls, found.today().tokens) == (1, 60)
+    assert [name for name, _ in found.spenders(9)["tenant"]] == ["new"]
+    assert [who.tenant for who in found.callers(9)] == ["new", "old"]
     found.take(settled(at=NOON + DAY, tokens=600, **of("old")))
     found.take(settled(at=NOON, tokens=6, **of("late")))  # a clock that went back a little
-    assert [(name, one.tokens) for name, one in found.spenders("tenant", 9)] == [
+    assert [(name, one.tokens) for name, one in found.spenders(9)["tenant"]] == [
         ("old", 600), ("new", 60), ("late", 6),
     ]  # fmt: skip
     found.roll(NOON + 2 * DAY)
     found.roll(NOON + 2 * DAY)
-    assert (found.today.calls, found.spenders("tenant", 9)) == (0, [])
+    assert (found.today().calls, found.spenders(9)["tenant"]) == (0, [])
 
 
 def test_memory_is_bounded_with_any_number_of_callers_and_conversations(monkeypatch):
-    monkeypatch.setattr(live_book, "_SCOPES", 40)
+    monkeypatch.setattr(live_book, "_CALLERS", 40)
     monkeypatch.setattr(live_book, "_TALKS", 30)
     monkeypatch.setattr(live_book, "_INCIDENTS", 20)
     found = book(settled(at=NOON, cost_nano_usd=10**12, **of("whale")))
@@ -96,18 +97,19 @@ def test_memory_is_bounded_with_any_number_of_callers_and_conversations(monkeypa
         who = of(f"tenant {number}")
         found.take(settled(at=NOON, conversation=f"c{number}", cost_nano_usd=number, **who))
         found.take(refused(at=NOON, **who))
-    assert len(found._scopes) <= 40
+    assert len(found._callers) <= 40
     assert len(found._talks) <= 30
     assert len(found._incidents) <= 20
-    assert found.spenders("tenant", 1)[0][0] == "whale"  # what cost most stays
-    assert found.today.calls == 5_001  # and the day's sums hold everybody
+    assert found.spenders(1)["tenant"][0][0] == "whale"  # what cost most stays
+    assert found.today().calls == 5_001  # and the day's sums hold everybody
     assert found.refused == 5_000
     assert len(found.incidents(8)) == 8
 
 
 def test_long_names_are_cut_and_said_to_be():
-    found = book(settled(at=NOON, model="m" * 100_000, **of("t" * 300)))
-    (who,) = found.scopes()
+    found = book(*[settled(at=NOON, model="m" * 100_000, **of("t" * 300))] * 2)
+    (who,) = found.callers(9)
+    assert found.today().calls == 2
     assert len(who.tenant) == len(who.model) == 128
     assert who.tenant.endswith("…")
     assert not who.whole
@@ -161,7 +163,7 @@ def test_conversations_that_grew_most_come_first():
 
 def test_unknown_usage_counts_as_a_call():
     found = book(settled(at=NOON, charged=None, cost_nano_usd=None, conversation=None))
-    assert (found.today.calls, found.today.tokens, found.today.unpriced) == (1, 0, 1)
+    assert (found.today().calls, found.today().tokens, found.today().unpriced) == (1, 0, 1)
     assert found.talks(9) == []
 
 
@@ -172,8 +174,8 @@ def test_the_sink_tells_the_book_what_matters_and_nothing_twice():
     for name in ("preflight", "started", "released", "queued"):
         sink.emit(replace(settled(3, at=NOON), event=name))
     found = sink.book()
-    assert (found.since, found.today.calls) == (NOON, 1)
-    assert sink.book().today.calls == 1
+    assert (found.since, found.today().calls) == (NOON, 1)
+    assert sink.book().today().calls == 1
 
 
 @pytest.mark.parametrize("events", [255, 256, 1_000])
@@ -182,7 +184,7 @@ def test_events_wait_in_small_batches_when_nobody_looks(events):
     for number in range(events):
         sink.emit(settled(number, at=NOON))
         assert len(sink._waiting) < 256
-    assert sink.book().today.calls == events
+    assert sink.book().today().calls == events
 
 
 def test_the_sink_passes_on_that_the_guard_opens_and_closes():
@@ -193,3 +195,29 @@ def test_the_sink_passes_on_that_the_guard_opens_and_closes():
     assert told == ["open", "close"]
     anyio.run(LiveSink().open)
     anyio.run(LiveSink().close)
+
+
+def test_when_all_cost_the_same_the_oldest_are_forgotten_and_the_days_sums_stay(monkeypatch):
+    monkeypatch.setattr(live_book, "_CALLERS", 3)
+    events = [settled(n, at=NOON, cost_nano_usd=5, **of(f"t{n}")) for n in range(7)]
+    found = book(*events)
+    assert [who.tenant for who in found.callers(9)] == ["t6", "t5", "t4"]
+    assert (found.today().calls, found.today().cost) == (7, 35)
+
+
+def test_somebody_has_to_go_where_everybody_is_dear(monkeypatch):
+    monkeypatch.setattr(live_book, "_CALLERS", 12)
+    dear = [settled(n, at=NOON, cost_nano_usd=10, **of(f"dear {n}")) for n in range(11)]
+    cheap = settled(at=NOON, cost_nano_usd=0, **of("cheap"))
+    found = book(*dear, cheap, settled(at=NOON, **of("new")))
+    assert len(found.callers(99)) == 12
+    assert {"cheap", "new"} < {who.tenant for who in found.callers(99)}
+    assert found.today().calls == 13
+
+
+def test_callers_of_another_day_are_forgotten_without_a_trace(monkeypatch):
+    monkeypatch.setattr(live_book, "_CALLERS", 2)
+    yesterday = [settled(n, at=NOON, **of(f"old {n}")) for n in range(2)]
+    found = book(*yesterday, settled(at=NOON + DAY, tokens=60, **of("new")))
+    found.take(settled(at=NOON + DAY, tokens=60, **of("newer")))
+    assert (found.today().calls, found.today().tokens) == (2, 120)

@@ -16,7 +16,7 @@ from support.texts import ENGLISH
 from streamguard import Guard, Identity, Limit
 from streamguard.core.metering import TextMeter
 from streamguard.errors import StoreUnavailableError, StreamGuardError
-from streamguard.gateway import live_ledger, live_view, live_windows
+from streamguard.gateway import live_ledger, live_spending, live_view, live_windows
 from streamguard.gateway.live_ledger import LedgerView
 from streamguard.gateway.live_sink import LiveSink
 from streamguard.gateway.live_view import LiveView
@@ -496,3 +496,35 @@ def test_no_text_of_a_prompt_or_an_answer_is_on_the_page():
     assert "xyzzy" not in shown
     assert words
     assert not [word for word in words if f" {word}" in shown]
+
+
+def test_very_many_callers_are_ranked_now_and_then_only(monkeypatch):
+    monkeypatch.setattr(live_spending, "_MANY", 2)
+
+    def event(number):
+        return replace(settled(number, at=scene.now), identity=Identity(f"t{number}"))
+
+    async def calls():
+        return (await scene.look())["cost"]["calls"]
+
+    async def watch():
+        seen = []
+        for number in range(5):
+            scene.sink.emit(event(number))
+            seen.append(await calls())
+        scene.now += live_spending.RANK_SECONDS
+        return [*seen, await calls(), await calls()]
+
+    scene = Scene()
+    assert anyio.run(watch) == [1, 2, 2, 2, 2, 5, 5]
+
+
+def test_at_midnight_the_day_begins_at_zero_without_an_event():
+    async def watch():
+        scene.sink.emit(settled(at=scene.now))
+        before = (await scene.look())["cost"]["calls"]
+        scene.now += DAY
+        return before, (await scene.look())["cost"]["calls"]
+
+    scene = Scene()
+    assert anyio.run(watch) == (1, 0)
