@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import aiohttp
 import structlog
@@ -12,7 +11,7 @@ from yarl import URL
 from streamguard.asgi.body import ClientGone, read_body
 from streamguard.asgi.types import Receive, Scope, Send
 from streamguard.core.strict_json import loads
-from streamguard.errors import ProtocolError, StreamGuardError
+from streamguard.errors import StreamGuardError
 from streamguard.gateway.answers import refuse
 from streamguard.gateway.headers import back, onward, onward_query
 from streamguard.gateway.routes import Route, model_in, plain_path
@@ -217,8 +216,5 @@ def _model_of(body: bytes) -> str | None:
     """
     if not body:
         return None
-    given: Any = loads(body)
-    if not isinstance(given, dict):
-        raise ProtocolError("the body must be a JSON object")
-    model = given.get("model")
+    model = loads(body).get("model")
     return model if isinstance(model, str) else None

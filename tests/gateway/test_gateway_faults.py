@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx2
 import pytest
 from support.providers import TEXT
-from support.servers import wait_until
+from support.servers import serve, wait_until
 from support.wire import chat_text
 
 from streamguard.gateway.answers import envelope
@@ -196,3 +196,31 @@ async def test_a_client_that_leaves_while_it_sends(upstream_url):
     path = "/v1/moderations"
     scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
     await gateway(scope, receive, send)
+
+
+def test_a_gateway_that_shuts_down_lets_nobody_in(run):
+    running = run()
+    running.gateway._gate.closed = True
+    with running.client() as client:
+        for path, asked, read in FAMILIES:
+            reply = client.post(path, json=asked)
+            assert reply.status_code == 503
+            assert read(reply.json()) in {"shutting_down", "api_error", "UNAVAILABLE", "the gate"}
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/healthz").status_code == 200
+
+
+def test_a_budget_store_that_is_away_is_not_ready(upstream_url):
+    config = GatewayConfig(
+        (Upstream(url=upstream_url),), guard={"store": "redis://127.0.0.1:1/0", "store_timeout": 1}
+    )
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            raise RuntimeError("no lifespan")
+        await gateway(scope, receive, send)
+
+    gateway = Gateway(config, sinks=[])
+    with serve(app) as url:
+        assert httpx2.get(f"{url}/readyz").status_code == 503
+        assert httpx2.get(f"{url}/healthz").status_code == 200
