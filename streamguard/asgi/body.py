@@ -57,7 +57,7 @@ def _check_length(headers: Headers, limit: int) -> None:
     if not declared.isdigit():
         raise ProtocolError("content-length is not a number")
     if int(declared) > limit:
-        raise _too_large(int(declared), limit)
+        raise too_large(int(declared), limit)
 
 
 async def _receive_all(receive: Receive, limit: int) -> bytes:
@@ -70,13 +70,14 @@ async def _receive_all(receive: Receive, limit: int) -> bytes:
         chunk = message.get("body", b"")
         size += len(chunk)
         if size > limit:
-            raise _too_large(size, limit)
+            raise too_large(size, limit)
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)
 
 
-def _too_large(size: int, limit: int) -> BodyTooLargeError:
+def too_large(size: int, limit: int) -> BodyTooLargeError:
+    """The error for a body that is longer than what is read."""
     message = (
         f"the body is {size:,} bytes or more and at most {limit:,} are read; shorten the request "
         "or raise max_body="
@@ -104,7 +105,7 @@ def _inflate(body: bytes, limit: int, wbits: int) -> bytes:
     except zlib.error as error:
         raise ProtocolError("the body is not what its content-encoding says") from error
     if len(plain) > limit:
-        raise _too_large(len(plain), limit)
+        raise too_large(len(plain), limit)
     if not unpacker.eof or unpacker.unused_data:
         raise ProtocolError("the compressed body is incomplete or followed by other data")
     return plain

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import anyio.to_thread
 
-from streamguard.asgi.body import ClientGone, encoded, header, read_body
+from streamguard.asgi.body import ClientGone, encoded, read_body, too_large
 from streamguard.asgi.exchange import Exchange
 from streamguard.asgi.patience import unless_gone
 from streamguard.asgi.replay import Recorder, resend
@@ -22,7 +22,7 @@ from streamguard.guard.context import identity_source
 from streamguard.guard.counter import BIG
 from streamguard.guard.engine import Engine, new_request_id
 from streamguard.guard.numbers import refusal_headers, refusal_numbers
-from streamguard.guard.shape import looks_like_chat
+from streamguard.guard.shape import looks_like_chat, may_be_object
 from streamguard.identity import ANONYMOUS, Identity
 from streamguard.protocols import normal_path, protocol_for_path, protocol_named, stream_named
 
@@ -51,8 +51,9 @@ class StreamGuardMiddleware:
     ``identify(scope)`` says who is charged, from what the app's own authentication proved;
     mount the middleware inside the authentication. ``routes`` adds paths to the well-known
     ones (``{"/chat": "openai_chat", "/internal": None}``). ``unlisted`` is what happens to
-    other POSTs: "detect" guards bodies that are model requests by their shape, "pass" lets all
-    through, "deny" refuses them. ``max_body`` is in bytes.
+    other POSTs: "detect" guards bodies that are model requests by their shape (also of PUTs and
+    PATCHes) and refuses JSON over ``max_body`` bytes, "pass" lets all through, "deny" refuses
+    them.
 
     Raises:
         ConfigurationError: a route names an unknown protocol.
@@ -91,7 +92,12 @@ class StreamGuardMiddleware:
         token = identity_source.set(_Once(self.identify, scope))
         try:
             route = self._route(scope)
-            if scope["method"] != "POST" or (route.protocol is None and route is not _UNLISTED):
+            method = scope["method"].upper()
+            if route.protocol is None and route is not _UNLISTED:
+                await self.app(scope, receive, send)
+            elif method in _EDITS and self.unlisted == "detect":
+                await self._detect(scope, receive, send, route)
+            elif method != "POST":
                 await self.app(scope, receive, send)
             elif route is _UNLISTED:
                 await self._unlisted(scope, receive, send)
@@ -119,26 +125,39 @@ class StreamGuardMiddleware:
                 "guard it, or as None to let it through"
             )
             await _refuse(send, protocol_named("openai_chat"), ProtocolError(message))
-        elif self.unlisted == "detect" and _is_json(scope):
-            await self._detect(scope, receive, send)
+        elif self.unlisted == "detect":
+            await self._detect(scope, receive, send, route=_UNLISTED)
         else:
             await self.app(scope, receive, send)
 
-    async def _detect(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Guard a POST whose body is a model request by its shape; replay any other."""
+    async def _detect(self, scope: Scope, receive: Receive, send: Send, route: Route) -> None:
+        """Guard a body that is a model request by its shape; replay any other.
+
+        The client writes the content type, so it is not asked. A JSON object that is too long
+        to look at is refused: it might be one.
+        """
+        seen, more = await self._look(receive)
+        body = b"".join(message.get("body", b"") for message in seen)
+        replay = _replaying(seen, receive)
+        if may_be_object(body) is not False and more:
+            error = too_large(len(body), self.max_body)
+            await _refuse(send, protocol_named(route.protocol or "openai_chat"), error)
+        elif await _is_chat(body):
+            await self._guarded(scope, replay, send, route if route.protocol else _CHAT)
+        else:
+            await self.app(scope, replay, send)
+
+    async def _look(self, receive: Receive) -> tuple[list[Message], bool]:
+        """The body's messages while it may be a JSON object, and whether there is more of it."""
         seen: list[Message] = []
-        size, more = 0, True
-        while more and size <= self.max_body:
+        size, more, told = 0, True, None
+        while more and size <= self.max_body and told is not False:
             message = await receive()
             seen.append(message)
             size += len(message.get("body", b""))
+            told = told or may_be_object(message.get("body", b""))
             more = message["type"] == "http.request" and message.get("more_body", False)
-        body = b"".join(message.get("body", b"") for message in seen)
-        replay = _replaying(seen, receive)
-        if not more and looks_like_chat(body):
-            await self._guarded(scope, replay, send, Route("openai_chat"))
-        else:
-            await self.app(scope, replay, send)
+        return seen, more
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send, route: Route) -> None:
         protocol = protocol_named(route.protocol or "")
@@ -187,12 +206,22 @@ class StreamGuardMiddleware:
 
 
 _UNLISTED = Route(None)
+_CHAT = Route("openai_chat")
+_EDITS = frozenset({"PUT", "PATCH", "QUERY"})
+"""Methods that are no model's, but that an app may take on the same path as a POST."""
 
 _UNMETERED = re.compile(
     r"/v1(?:beta)?/(?:audio|images|videos|realtime|batches|fine_tuning|assistants|threads|"
     r"messages/batches)(?:/|$)|:batchgeneratecontent$|:predict$"
 )
 """Model endpoints that cost money and that no wire format here can meter."""
+
+
+async def _is_chat(body: bytes) -> bool:
+    """Whether a body is a chat request; looked at in a thread when it is long."""
+    if len(body) <= BIG:
+        return looks_like_chat(body)
+    return await anyio.to_thread.run_sync(looks_like_chat, body)
 
 
 async def _loaded(body: bytes) -> Mapping[str, Any]:
@@ -259,11 +288,6 @@ def _path(scope: Scope) -> str:
     path: str = scope["path"]
     root: str = scope.get("root_path", "").rstrip("/")
     return path.removeprefix(root) if root else path
-
-
-def _is_json(scope: Scope) -> bool:
-    kind = (header(scope["headers"], b"content-type") or b"").lower()
-    return not kind or b"json" in kind
 
 
 def _replaying(seen: list[Message], receive: Receive) -> Receive:
