@@ -42,6 +42,7 @@ class ModelInfo:
     input_rate: int | None = None
     output_rate: int | None = None
     cached_input_rate: int | None = None
+    cache_write_rate: int | None = None
 
 
 class _Found(NamedTuple):
@@ -118,6 +119,7 @@ class Catalog:
             input_rate=_worst(each.input for each in prices),
             output_rate=_worst(each.output for each in prices),
             cached_input_rate=_worst(each.cached for each in prices),
+            cache_write_rate=_worst(each.written for each in prices),
         )
 
 
@@ -242,6 +244,7 @@ def _convert(price: ModelPrice) -> Prices:
         input=_price(price.input_mtok),
         output=_price(price.output_mtok),
         cached=_price(price.cache_read_mtok),
+        written=_price(price.cache_write_mtok),
         reasoning=_price(price.output_reasoning_mtok),
         request=_atto(request * 1000) if isinstance(request, Decimal) else 0,
     )

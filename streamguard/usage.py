@@ -33,14 +33,15 @@ EventName = Literal[
 class Usage:
     """Tokens of one call; unknown is ``None``, never 0.
 
-    ``cached_tokens`` is part of ``input_tokens``; ``reasoning_tokens`` is part of
-    ``output_tokens``.
+    ``cached_tokens`` (read from the provider's cache) and ``cache_write_tokens`` (written to it)
+    are parts of ``input_tokens``; ``reasoning_tokens`` is part of ``output_tokens``.
     """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
     @property
     def total_tokens(self) -> int | None:
@@ -58,9 +59,15 @@ class Usage:
             )
         )
 
-    def fields(self) -> tuple[int | None, int | None, int | None, int | None]:
-        """The four counts, in the order of the constructor."""
-        return (self.input_tokens, self.output_tokens, self.reasoning_tokens, self.cached_tokens)
+    def fields(self) -> tuple[int | None, ...]:
+        """The counts, in the order of the constructor."""
+        return (
+            self.input_tokens,
+            self.output_tokens,
+            self.reasoning_tokens,
+            self.cached_tokens,
+            self.cache_write_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,4 +46,5 @@ def charge(input_tokens: int, spent: Spent, *, exact: bool) -> Usage:
         output_tokens=output,
         reasoning_tokens=reported.reasoning_tokens,
         cached_tokens=reported.cached_tokens,
+        cache_write_tokens=reported.cache_write_tokens,
     )

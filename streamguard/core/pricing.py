@@ -36,6 +36,7 @@ class Prices:
     input: Price | None = None
     output: Price | None = None
     cached: Price | None = None
+    written: Price | None = None
     reasoning: Price | None = None
     request: int = 0
 
@@ -50,6 +51,9 @@ class Prices:
         if self.cached is not None and usage.cached_tokens:
             part = min(usage.cached_tokens, taken)
             total += part * (self.cached.at(taken) - self.input.at(taken))
+        if self.written is not None and usage.cache_write_tokens:
+            part = min(usage.cache_write_tokens, taken)
+            total += part * (self.written.at(taken) - self.input.at(taken))
         if self.reasoning is not None and self.output is not None and usage.reasoning_tokens:
             part = min(usage.reasoning_tokens, made)
             total += part * (self.reasoning.at(taken) - self.output.at(taken))

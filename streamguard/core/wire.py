@@ -56,6 +56,7 @@ class Request:
         produces_output: False for embeddings and the like.
         cap_field: where the output cap goes in the body, for ``rewrite``.
         array_stream: its stream may come as one JSON array, of type application/json.
+        writes_cache: it asks the provider to cache input, which may cost more than reading it.
         opaque: fields that bring input the guard cannot see (``previous_response_id``, …).
     """
 
@@ -70,6 +71,7 @@ class Request:
     cap_field: str = ""
     array_stream: bool = False
     opaque: tuple[str, ...] = ()
+    writes_cache: bool = False
 
 
 @dataclass(frozen=True, slots=True)

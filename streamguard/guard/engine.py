@@ -286,7 +286,10 @@ class Engine:
 
     def _rates(self, request: Request) -> Rates:
         info = self.catalog.model_info(request.model)
-        return Rates(info.context_window, info.input_rate, info.output_rate)
+        rate = info.input_rate
+        if request.writes_cache and rate is not None:
+            rate = max(rate, info.cache_write_rate or 0)
+        return Rates(info.context_window, rate, info.output_rate)
 
 
 def _kind(subject: Subject) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
@@ -43,7 +44,15 @@ def read_usage(usage: Any) -> Usage:
     ]
     given = sum(part or 0 for part in parts) if parts[0] is not None else None
     thought = fields.count(usage, "output_tokens_details", "thinking_tokens")
-    return Usage(given, fields.count(usage, "output_tokens"), thought, parts[2])
+    return Usage(given, fields.count(usage, "output_tokens"), thought, parts[2], parts[1])
+
+
+def _writes_cache(body: Mapping[str, Any]) -> bool:
+    """Whether a block, a tool or the body itself has ``cache_control``."""
+    turns = [*objects(body.get("messages")), *objects(body.get("tools"))]
+    blocks = (block for turn in turns for block in objects(turn.get("content")))
+    places = (body, *turns, *objects(body.get("system")), *blocks)
+    return any("cache_control" in place for place in places)
 
 
 class _TextDelta(msgspec.Struct, gc=False):
@@ -93,7 +102,7 @@ class MessagesStream(JSONStream):
         if kind == "message_start":
             self._started = True
             start = read_usage(fields.child(doc, "message").get("usage"))
-            self._reported = Usage(start.input_tokens, None, None, start.cached_tokens)
+            self._reported = replace(start, output_tokens=None, reasoning_tokens=None)
         elif kind == "content_block_start":
             self._open.add(index)
         elif kind == "content_block_stop":
@@ -179,6 +188,7 @@ class Anthropic:
             output_cap=fields.whole(body, "max_tokens", least=0),
             cap_field="max_tokens",
             opaque=fields.opaque(body, "container", "mcp_servers"),
+            writes_cache=_writes_cache(body),
         )
 
     def prompt(self, request: Request) -> Prompt:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from streamguard.sinks.schema import identifier
-from streamguard.usage import UsageEvent
+from streamguard.usage import Usage, UsageEvent
 
 TERMINAL = frozenset({"settled", "released", "refused", "retry_refused", "cached"})
 """Events that end a call: exactly one a call becomes a row. A cut is the outcome of a settled."""
@@ -68,7 +68,16 @@ class UsageRow(msgspec.Struct, omit_defaults=True, gc=False):
 COLUMNS = UsageRow.__struct_fields__
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(UsageRow).decode
-_UNKNOWN = (None, None, None, None)
+
+
+def _counts(usage: Usage) -> tuple[int | None, int | None, int | None, int | None]:
+    """The columns of a usage; what was written to a cache is in the cost."""
+    return (
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.reasoning_tokens,
+        usage.cached_tokens,
+    )
 
 
 def row_of(event: UsageEvent) -> UsageRow:
@@ -87,9 +96,9 @@ def row_of(event: UsageEvent) -> UsageRow:
         _name(event.conversation),
         _name(event.within),
         event.method,
-        *event.counted.fields(),
-        *(event.reported.fields() if event.reported else _UNKNOWN),
-        *(event.charged.fields() if event.charged else _UNKNOWN),
+        *_counts(event.counted),
+        *_counts(event.reported or Usage()),
+        *_counts(event.charged or Usage()),
         _size(event),
         event.cost_nano_usd,
         event.context_window,

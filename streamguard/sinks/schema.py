@@ -60,6 +60,8 @@ FIELDS: tuple[Field, ...] = (
           "reasoning tokens as the provider reported them, part of the output"),
     Field("gen_ai.usage.cache_read.input_tokens", "tokens", "reported.cached_tokens",
           "cached tokens as the provider reported them, part of the input"),
+    Field("gen_ai.usage.cache_creation.input_tokens", "tokens", "reported.cache_write_tokens",
+          "tokens written to the cache as the provider reported them, part of the input"),
     Field("streamguard.reported.total_tokens", "tokens", "reported.total_tokens",
           "input and output tokens as the provider reported them"),
     *_usage("streamguard.charged", "charged", "as the budgets were charged"),

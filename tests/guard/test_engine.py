@@ -236,3 +236,20 @@ async def test_every_input_of_an_embedding_has_the_window_to_itself():
         assert (await guard.preflight(several, path="/v1/completions")).output_limit > 0
         with pytest.raises(ContextWindowExceededError):
             await guard.preflight({**several, "suffix": "end"}, path="/v1/completions")
+
+
+async def test_cache_writes_are_held_and_charged_at_their_own_price():
+    sink = ListSink()
+    turn = {"role": "user", "content": [{"type": "text", "text": "hi " * 400}]}
+    plain = {"model": "claude-sonnet-4-5", "max_tokens": 1, "messages": [turn]}
+    cached = {**plain, "system": [{"type": "text", "text": "", "cache_control": {}}]}
+    async with Guard([Limit(cost="1", per="day", name="money")], sinks=[sink]) as guard:
+        holds = []
+        for request in (plain, cached):
+            call = await guard.begin(await guard.subject(request, path="/v1/messages"))
+            holds.append((await guard.preflight(plain, path="/v1/messages")).balances["money"].held)
+            reported = Usage(400, 1, None, 0, 400 if request is cached else 0)
+            await call.finish(Spent("completed", Usage(output_tokens=1), reported))
+    assert holds[1] > 1.2 * holds[0]
+    costs = [event.cost_nano_usd for event in sink.events if event.event == "settled"]
+    assert costs[1] - costs[0] == 400 * 750  # $3.75 instead of $3.00 a million

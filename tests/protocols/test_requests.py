@@ -250,7 +250,7 @@ REPLIES = {
                    "output_tokens_details": {"thinking_tokens": 2}}},
         [Delta((0, "reasoning"), "hm"), Delta((1, "content"), "one two"),
          Delta((2, "tool"), "get", whole=True), Delta((2, "tool"), '{"a":1}', whole=True)],
-        Usage(12, 9, 2, 5),
+        Usage(12, 9, 2, 5, 4),
         ("stop_reason", "max_tokens"),
     ),
     "openai_responses": (
