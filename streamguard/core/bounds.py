@@ -1,12 +1,14 @@
-"""Decisions by bounds: a token is at least one UTF-8 byte and at most ``max_token_bytes``."""
+"""Decisions by bounds: a byte is at most ``expansion`` tokens, a token ``max_token_bytes``."""
 
 from __future__ import annotations
 
-from streamguard.core.tokens import Tokenizer
+from streamguard.core.tokens import NEVER, Tokenizer, expansion
 
 
 def least_tokens(text_bytes: int, tokenizer: Tokenizer) -> int:
     """A text of so many UTF-8 bytes has at least this many tokens."""
+    if tokenizer.max_token_bytes >= NEVER:
+        return 0
     return -(-text_bytes // tokenizer.max_token_bytes)
 
 
@@ -16,7 +18,7 @@ def fits(text_bytes: int, limit: int, tokenizer: Tokenizer) -> bool | None:
     ``None`` when only counting can tell. The bytes may be of several texts, each tokenized
     alone.
     """
-    if text_bytes <= limit:
+    if text_bytes * expansion(tokenizer) <= limit:
         return True
     if least_tokens(text_bytes, tokenizer) > limit:
         return False

@@ -9,6 +9,9 @@ unsettled rest: usually a word.
 Work is linear in the text. Text that nothing settles (``runs`` says what does) is encoded anew
 with each exact question; beyond ``_HOPELESS`` characters it counts as its bytes, an upper
 bound. It takes a line end followed by a million blanks, or the like.
+
+Tokenizers that rewrite text may make more than one token of a byte: their ``expansion`` then
+stands for each byte in all bounds. Where the grammar is not known, nothing settles.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from streamguard.core.characters import without_surrogates
 from streamguard.core.prefixes import longest_prefix
 from streamguard.core.pretokens import Grammar, grammar_for
 from streamguard.core.runs import fold_run
-from streamguard.core.tokens import Tokenizer
+from streamguard.core.tokens import NEVER, Tokenizer, expansion
 
 _BATCH = 4096
 """Unsettled bytes that are tokenized without being asked: some 20 µs of work."""
@@ -48,6 +51,7 @@ class TextMeter:
     __slots__ = (
         "_due",
         "_exact",
+        "_expansion",
         "_grammar",
         "_open",
         "_patience",
@@ -60,6 +64,7 @@ class TextMeter:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self._expansion = expansion(tokenizer)
         self._grammar = grammar_for(tokenizer.name)
         self._settled = 0  # tokens; may include minus those of a lead in _open
         self._open = ""  # the unsettled rest
@@ -76,7 +81,7 @@ class TextMeter:
             return
         self._pending.append(text)
         self._exact = None
-        self.upper += len(text) if text.isascii() else utf8_bytes(text)
+        self.upper += (len(text) if text.isascii() else utf8_bytes(text)) * self._expansion
         if self.upper > self._due:
             self.settle()
 
@@ -93,7 +98,7 @@ class TextMeter:
 
         Decides by bounds where they suffice. Does not feed ``text``.
         """
-        size = len(text) if text.isascii() else utf8_bytes(text)
+        size = (len(text) if text.isascii() else utf8_bytes(text)) * self._expansion
         return self.upper + size > limit and self._exceeds(limit, text, size)
 
     def _exceeds(self, limit: int, text: str, size: int) -> bool:
@@ -101,7 +106,8 @@ class TextMeter:
         if self.upper + size <= limit:
             return False
         characters = len(self._open) + len(text)
-        if self._settled + characters / self._tokenizer.max_token_bytes > limit:
+        longest = self._tokenizer.max_token_bytes
+        if longest < NEVER and self._settled + characters / longest > limit:
             return True
         if len(text) > _BATCH:
             return self._exceeds_long(limit, text)
@@ -137,7 +143,8 @@ class TextMeter:
         """``count`` for a look from outside: leaves the meter as it is, and is ``upper`` where
         counting would take long.
         """
-        return self.copy().count if self.upper - self._settled <= 4 * _BATCH else self.upper
+        unsettled = self.upper - self._settled
+        return self.copy().count if unsettled <= 4 * _BATCH * self._expansion else self.upper
 
     def copy(self) -> Self:
         """A meter that goes on from here on its own."""
@@ -152,8 +159,8 @@ class TextMeter:
             self._pending.clear()
             if self._grammar is not None:
                 self._settle_pairs(self._grammar)
-            self.upper = self._settled + utf8_bytes(self._open)
-            self._due = self.upper + _BATCH
+            self.upper = self._settled + utf8_bytes(self._open) * self._expansion
+            self._due = self.upper + _BATCH * self._expansion
 
     def _settle_pairs(self, grammar: Grammar) -> None:
         self._settle_to(grammar.settled(self._open, max(0, self._searched - 1)))

@@ -1,8 +1,9 @@
 """Meters one response stream: forwards bytes, counts output, cuts at the exact token.
 
 All channels of a stream (choices, reasoning, tool calls) share one allowance. Tokens are never
-more than UTF-8 bytes, so while the bytes since the last exact count fit into what is left, no
-tokenizer runs: a stream of ``b`` budget costs about ``log b`` encodes.
+more than UTF-8 bytes (times the tokenizer's ``expansion``), so while the bytes since the last
+exact count fit into what is left, no tokenizer runs: a stream of ``b`` budget costs about
+``log b`` encodes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from streamguard.core.graceful import Holdback, join
 from streamguard.core.metering import TextMeter
-from streamguard.core.tokens import Tokenizer
+from streamguard.core.tokens import Tokenizer, expansion
 from streamguard.core.wire import Channel, Delta, EndReason, Frame, StreamState
 from streamguard.errors import StreamGuardError
 from streamguard.usage import Usage
@@ -30,8 +31,8 @@ class StreamMeter:
     """
 
     __slots__ = (
-        "_allowance", "_delivered", "_headroom", "_holdback", "_input", "_meters", "_soft",
-        "_state", "_tokenizer", "cut", "first_output",
+        "_allowance", "_delivered", "_expansion", "_headroom", "_holdback", "_input", "_meters",
+        "_soft", "_state", "_tokenizer", "cut", "first_output",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +52,7 @@ class StreamMeter:
         """
         self._state = state
         self._tokenizer = tokenizer
+        self._expansion = expansion(tokenizer)
         self._allowance = _UNLIMITED if allowance is None else allowance
         self._headroom = self._allowance
         self._meters: dict[Channel, TextMeter] = {}
@@ -195,9 +197,10 @@ class StreamMeter:
 
     def _admit(self, deltas: Sequence[Delta]) -> bool:
         """Count the deltas if all of them surely fit, else leave everything as it was."""
-        headroom = self._headroom
+        size = 0
         for _, text, _ in deltas:
-            headroom -= len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+            size += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        headroom = self._headroom - size * self._expansion
         if headroom < 0 and not self.cut:
             return False
         self._headroom = headroom

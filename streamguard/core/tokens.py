@@ -26,3 +26,16 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str) -> list[int]:
         """The token ids, equal to tiktoken's ``encode_ordinary``."""
+
+
+NEVER = 1 << 40
+"""``max_token_bytes`` of tokenizers that drop or join characters: no text is surely too long."""
+
+
+def expansion(tokenizer: Tokenizer) -> int:
+    """The most tokens that a UTF-8 byte can make: 1 for tokenizers that merge bytes.
+
+    One that rewrites text before it cuts it can make more; it says so in ``expansion``.
+    """
+    found: int = getattr(tokenizer, "expansion", 1)
+    return found
