@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
@@ -18,6 +18,9 @@ DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 
 NANO = 1_000_000_000
 """Nano-dollars in one US dollar: all money inside is whole nano-dollars."""
+
+_LONGEST_SMOOTH = 86_400
+"""Seconds over which a smooth rate may be given: what flows off longer is no rate."""
 
 _NAMED = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800, "month": 0}
 _SUFFIX = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -54,7 +57,7 @@ def parse_span(per: str | timedelta) -> int | None:
         return None
     if per in _NAMED:
         return _NAMED[per]
-    match = _SPAN.match(per)
+    match = _SPAN.match(str(per))
     if match is None or int(match[1]) < 1:
         message = f"per={per!r} is not a span; use 'request', 'minute', 'hour', 'day', '15m', …"
         raise ConfigurationError(message)
@@ -77,6 +80,10 @@ class Limit:
         name: how events and refusals call it; made from the figures when absent.
         calendar: the window starts at the clock's minute, hour, day or month in ``timezone``;
             otherwise it slides.
+        smooth: a steady rate instead of a window: what is used flows off evenly, ``amount`` in
+            each span, so that any ``t`` seconds let through ``burst`` and ``t`` times the rate
+            at most. For spans up to a day.
+        burst: what may be used at once of a smooth limit; its amount where absent.
         timezone: IANA name, for calendar windows.
         where: only calls whose dimension has this value count, such as ``{"model": "gpt-4o"}``.
         soft: warn, never refuse.
@@ -86,6 +93,8 @@ class Limit:
         unit: which of the amounts it holds.
         amount: that in whole units: tokens, calls, or nano-dollars for a cost.
         span: the window in seconds; ``None`` per request; 0 for a calendar month.
+        capacity: what may be used before anything flows off: the burst of a smooth limit,
+            the amount of any other.
     """
 
     tokens: int | None = None
@@ -99,21 +108,28 @@ class Limit:
     name: str = ""
     calendar: bool = False
     timezone: str = "UTC"
+    smooth: bool = False
+    burst: int | Decimal | str | None = None
     where: Mapping[str, str] = field(default_factory=dict)
     soft: bool = False
     fail: str | float | None = None
     unit: Unit = field(init=False, repr=False, compare=False)
     amount: int = field(init=False, repr=False, compare=False)
     span: int | None = field(init=False, repr=False, compare=False)
+    capacity: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the figures; raise ``ConfigurationError`` at the place that is wrong."""
+        self._check_kinds()
         self._check_amount()
         self._check_scope()
         object.__setattr__(self, "span", parse_span(self.per))
         if self.span is None and self.unit == "requests":
             message = "requests= needs a window: per='minute', 'hour', 'day', …"
             raise ConfigurationError(message)
+        if self.smooth:
+            self._check_smooth()
+        object.__setattr__(self, "capacity", self._capacity())
         if not self.name:
             object.__setattr__(self, "name", self._default_name())
 
@@ -122,19 +138,74 @@ class Limit:
         if len(given) != 1:
             message = f"a Limit takes exactly one amount, got {given or 'none'}; one of {UNITS}"
             raise ConfigurationError(message)
-        value: Any = getattr(self, given[0])
         object.__setattr__(self, "unit", given[0])
-        if given[0] == "cost":
-            if isinstance(value, (float, bool)):
-                message = f"cost={value!r} is not exact; write it as a string, '{value}'"
-                raise ConfigurationError(message)
-        elif isinstance(value, bool) or not isinstance(value, int):
-            message = f"{given[0]}={value!r} must be a whole number"
-            raise ConfigurationError(message)
-        object.__setattr__(self, "amount", to_nano(value) if given[0] == "cost" else value)
+        object.__setattr__(self, "amount", self._whole(given[0]))
         if self.amount < 0:
-            message = f"{given[0]}={value!r} is negative; 0 refuses everything"
+            message = f"{given[0]}={getattr(self, given[0])!r} is negative; 0 refuses everything"
             raise ConfigurationError(message)
+
+    def _whole(self, name: str) -> int:
+        """An attribute in the limit's whole units."""
+        value: Any = getattr(self, name)
+        if self.unit == "cost":
+            if isinstance(value, (float, bool)):
+                message = f"{name}={value!r} is not exact; write it as a string, '{value}'"
+                raise ConfigurationError(message)
+            return to_nano(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            message = f"{name}={value!r} must be a whole number"
+            raise ConfigurationError(message)
+        return value
+
+    def _check_smooth(self) -> None:
+        reason = None
+        if self.unit == "concurrency":
+            reason = "calls at once have no rate; leave smooth out"
+        elif not self.span or self.span > _LONGEST_SMOOTH:
+            reason = f"per={self.per!r} is no rate; use a span from a second to a day"
+        elif self.calendar:
+            reason = "a calendar window starts anew, a smooth one never; choose one"
+        elif self.amount < 1:
+            reason = f"{self.unit}={getattr(self, self.unit)!r} never flows off; use more than 0"
+        if reason is not None:
+            message = f"smooth=True: {reason}"
+            raise ConfigurationError(message)
+
+    def _capacity(self) -> int:
+        if self.burst is None:
+            return self.amount
+        if not self.smooth:
+            message = f"burst={self.burst!r} is for smooth limits; add smooth=True or leave it out"
+            raise ConfigurationError(message)
+        burst = self._whole("burst")
+        if burst < 1:
+            message = f"burst={self.burst!r} refuses everything; use more than 0"
+            raise ConfigurationError(message)
+        return burst
+
+    def _check_kinds(self) -> None:
+        """A config file may say anything, and ``scope=("tenant")`` is no tuple."""
+        scope: Any = self.scope
+        where: Any = self.where
+        if isinstance(scope, str) or not isinstance(scope, Iterable):
+            message = f"scope={scope!r} must be a list such as ['tenant']"
+            raise ConfigurationError(message)
+        object.__setattr__(self, "scope", tuple(scope))
+        if not isinstance(where, Mapping) or not all(
+            isinstance(one, str) for one in where.values()
+        ):
+            message = f"where={where!r} must be a table such as {{'model': 'gpt-4o'}}"
+            raise ConfigurationError(message)
+        for key, kind in (
+            ("name", str),
+            ("timezone", str),
+            ("calendar", bool),
+            ("soft", bool),
+            ("smooth", bool),
+        ):
+            if not isinstance(getattr(self, key), kind):
+                known = "a text in quotes" if kind is str else "true or false"
+                raise ConfigurationError(f"{key}={getattr(self, key)!r} must be {known}")
 
     def _check_scope(self) -> None:
         unknown = (set(self.scope) | set(self.where)) - set(DIMENSIONS)
@@ -144,6 +215,7 @@ class Limit:
 
     def _default_name(self) -> str:
         per = self.per if isinstance(self.per, str) else f"{int(self.per.total_seconds())}s"
+        per = f"{per} smooth" if self.smooth else per
         by = f" by {'+'.join(self.scope)}" if self.scope else ""
         only = "".join(f" {key}={value}" for key, value in sorted(self.where.items()))
         return f"{getattr(self, self.unit)} {self.unit}/{per}{by}{only}"

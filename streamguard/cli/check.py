@@ -14,7 +14,7 @@ import click
 
 from streamguard.cli.configs import Loaded, load
 from streamguard.core.accounts import Balance, Demand, Grant, Window, account_key
-from streamguard.core.admission import Rates
+from streamguard.core.admission import Rates, window_of
 from streamguard.core.meaning import dollars, words
 from streamguard.errors import ConfigurationError, StoreUnavailableError, StreamGuardError
 from streamguard.limits import NANO, Limit
@@ -171,10 +171,9 @@ def _calendar(limit: Limit) -> Iterator[str]:
     """A window that no store could keep."""
     from streamguard.core.windows import ruler
 
-    span = limit.span
-    if span is None:
+    if limit.span is None:
         return
     try:
-        ruler(Window(span, limit.calendar or span == 0, limit.timezone))
+        ruler(window_of(limit))
     except StreamGuardError as error:
         yield f"limit {limit.name!r}: {error.message}"

@@ -18,11 +18,13 @@ class Window(msgspec.Struct, frozen=True, cache_hash=True):
             what is held counts (concurrency).
         calendar: starts at the clock's own boundary in ``timezone``; otherwise it slides.
         timezone: IANA name.
+        leak: units that flow off each ``seconds``, evenly (smooth); 0 is no such window.
     """
 
     seconds: int | None
     calendar: bool = False
     timezone: str = "UTC"
+    leak: int = 0
 
 
 class Demand(NamedTuple):
@@ -54,7 +56,8 @@ def representable(demands: Sequence[Demand]) -> Sequence[Demand]:
 
 class Balance(NamedTuple):
     """An account after an operation. ``resets_at`` is Unix seconds on the store's clock:
-    when enough (or, if nothing lacks, the oldest part) of the usage is released.
+    when enough of the usage is released; if nothing lacks, its oldest part, or, of a smooth
+    window, all of it.
     """
 
     capacity: int
@@ -110,7 +113,8 @@ def account_key(limit: str, scope: Mapping[str, str | None], window: Window) -> 
 
 def limit_key(limit: str, window: Window) -> str:
     """The part of an account's name that all accounts of a limit share."""
-    return _digest(repr((limit, (window.seconds, window.calendar, window.timezone))))
+    parts = (window.seconds, window.calendar, window.timezone)
+    return _digest(repr((limit, (*parts, window.leak) if window.leak else parts)))
 
 
 def account_tag(account: str) -> str:

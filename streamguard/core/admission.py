@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from streamguard.core.accounts import Demand, Window, account_key
+from streamguard.core.accounts import MAX_CAPACITY, Demand, Window, account_key
 from streamguard.core.prompt import PromptCount
 from streamguard.errors import (
     Amount,
@@ -109,7 +109,7 @@ def demand(limit: Limit, ask: Ask, scope: Mapping[str, str], rates: Rates) -> De
     window = window_of(limit)
     return Demand(
         account=account_key(limit.name, values, window),
-        capacity=limit.amount,
+        capacity=limit.capacity,
         window=window,
         fixed=_fixed(limit.unit, ask, rates),
         rate=_rate(limit.unit, ask, rates),
@@ -120,7 +120,8 @@ def demand(limit: Limit, ask: Ask, scope: Mapping[str, str], rates: Rates) -> De
 def window_of(limit: Limit) -> Window:
     """The window that a limit's usage ages by."""
     seconds = None if limit.unit == "concurrency" else limit.span
-    return Window(seconds, limit.calendar or seconds == 0, limit.timezone)
+    leak = min(limit.amount, MAX_CAPACITY) if limit.smooth else 0
+    return Window(seconds, limit.calendar or seconds == 0, limit.timezone, leak)
 
 
 def amounts(
@@ -161,10 +162,11 @@ def _longest(count: PromptCount) -> int:
 def _over_context(ask: Ask, window: int) -> ContextWindowExceededError:
     reserve = min(ask.cap, ask.reserve) * bool(ask.choices)
     used = _longest(ask.count)
+    few = "at least " if ask.count.at_least else ""
     message = (
-        f"the prompt is {used:,} tokens; with {reserve:,} reserved for the output it does not "
+        f"the prompt is {few}{used:,} tokens; with {reserve:,} reserved for the output it does not "
         f"fit the context window of {window:,} tokens ({_biggest(ask)}). Shorten the prompt by "
-        f"{used + reserve - window:,} tokens or use a model with a larger window; sending it "
+        f"{few}{used + reserve - window:,} tokens or use a model with a larger window; sending it "
         "again unchanged will be refused again."
     )
     return ContextWindowExceededError(

@@ -3,7 +3,8 @@
 A limit is *closed* (refuse), *open* (grant without it), or has a local *share*: this worker may
 go on with that part of what it last knew to remain. With ``n`` workers that each have a share
 of ``1/n`` the outage spends no more than was last known to be left; a window that ends during
-it gives the share again. An account that was never seen has nothing to share.
+it gives the share again, and of a smooth rate each worker has its share. An account that was
+never seen has nothing to share.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
+from msgspec import structs
+
 from streamguard.core import ledger
-from streamguard.core.accounts import MAX_CAPACITY, Balance, Decision, Demand, Grant
+from streamguard.core.accounts import MAX_CAPACITY, Balance, Decision, Demand, Grant, Window
 from streamguard.core.books import Books, Key
 
 FailPolicy = Literal["closed", "open"] | float
@@ -66,7 +69,7 @@ class Alone:
         if any(amount is None for amount in allowed):
             return None
         own = [
-            demand._replace(capacity=amount or 0)
+            demand._replace(capacity=amount or 0, window=self._window(demand))
             for demand, amount in zip(demands, allowed, strict=True)
         ]
         decision = ledger.reserve(
@@ -116,6 +119,13 @@ class Alone:
         """All that was taken is charged: with no call under way the next outage starts anew."""
         if not self._demands:
             self._books = Books()
+
+    def _window(self, demand: Demand) -> Window:
+        """The demand's window, at this worker's share of its rate."""
+        window, policy = demand.window, self._policy(demand)
+        if not window.leak or demand.soft or isinstance(policy, str):
+            return window
+        return structs.replace(window, leak=max(1, int(window.leak * policy)))
 
     def _allowance(self, demand: Demand) -> int | None:
         policy = self._policy(demand)

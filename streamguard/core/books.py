@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from streamguard.core.accounts import Balance, Demand, Window
-from streamguard.core.windows import ruler
+from streamguard.core.windows import ruler, smooth
 
 LATE = 86_400_000
 """How long an expired reservation is remembered, so that a late settle still charges."""
@@ -26,7 +26,8 @@ every store (281 thousand dollars, or 281 million million tokens)."""
 class Account(msgspec.Struct, array_like=True):
     """What is used, by bucket of the window (oldest first), and what is held.
 
-    ``current`` is the bucket to charge from ``since`` until ``until``.
+    ``current`` is the bucket to charge from ``since`` until ``until``. Where the window leaks,
+    its one bucket is the moment at which the level was taken, ``part`` as in ``Smooth``.
     """
 
     window: Window
@@ -36,10 +37,14 @@ class Account(msgspec.Struct, array_like=True):
     since: int = 0
     until: int = 0
     buckets: dict[int, int] = msgspec.field(default_factory=dict)
+    part: int = 0
 
     def roll(self, at: int) -> None:
         """Drop the buckets that no longer count at ``at``, and turn to the one to charge."""
         if self.since <= at < self.until:
+            return
+        if self.window.leak:
+            self._leak(at)
             return
         rule, buckets = ruler(self.window), self.buckets
         first, self.current = rule.place(at)
@@ -48,6 +53,19 @@ class Account(msgspec.Struct, array_like=True):
             self.used -= buckets.pop(oldest)
         if buckets and next(reversed(buckets)) > self.current:
             self._fold()
+
+    def _leak(self, at: int) -> None:
+        """Take the level at ``at``: nothing flows off while the clock goes back."""
+        self.current, self.since, self.until = at, at, at + 1
+        if not self.buckets:
+            return
+        taken, level = self.buckets.popitem()
+        gone, self.part = smooth(self.window).flow(max(0, at - taken), self.part)
+        self.used = max(0, level - gone)
+        if self.used:
+            self.buckets[at] = self.used
+        else:
+            self.part = 0
 
     def _fold(self) -> None:
         """The clock went back: what it charged in its future is, at the latest, used now."""
@@ -61,31 +79,43 @@ class Account(msgspec.Struct, array_like=True):
             self.buckets[self.current] = self.buckets.get(self.current, 0) + amount
             self.used += amount
 
-    def refund(self, bucket: int, amount: int) -> None:
-        """Take back what was charged in ``bucket``, as far as it still counts."""
+    def refund(self, bucket: int, amount: int, at: int) -> None:
+        """Take back what was charged in ``bucket``, as far as it still counts at ``at``."""
+        if self.window.leak:
+            # What has flowed off since would have flowed off of others' usage without it.
+            rule = smooth(self.window)
+            amount -= rule.flow(max(0, at - bucket), rule.period - 1)[0]
+            bucket = self.current
         there = self.buckets.get(bucket, 0)
         if there and amount >= there:
             del self.buckets[bucket]
             self.used -= there
+            self.part = 0
         elif there and amount > 0:
             self.buckets[bucket] = there - amount
             self.used -= amount
 
     def balance(self, capacity: int) -> Balance:
-        """The account as it stands; ``resets_at`` is when its oldest part is released."""
+        """The account as it stands; ``resets_at`` as in ``Balance``, where nothing lacks."""
         resets_at = None
         if self.used:
-            resets_at = ruler(self.window).release(next(iter(self.buckets))) / 1000
+            leaks, oldest = self.window.leak, next(iter(self.buckets))
+            free = self.freed_at(self.used) if leaks else ruler(self.window).release(oldest)
+            resets_at = free / 1000
         return Balance(capacity, self.used, self.held, resets_at)
 
     def empty_at(self) -> int | None:
         """When nothing is used any more if nothing happens; ``None`` while something is held."""
         if self.held:
             return None
+        if self.window.leak:
+            return self.freed_at(self.used) if self.used else 0
         return ruler(self.window).release(next(reversed(self.buckets))) if self.buckets else 0
 
     def freed_at(self, lack: int) -> int:
         """When ``lack`` of what is used has been released, Unix milliseconds."""
+        if self.window.leak:
+            return next(iter(self.buckets)) + smooth(self.window).time(lack, self.part)
         oldest = iter(self.buckets.items())
         while lack > 0:
             bucket, amount = next(oldest)

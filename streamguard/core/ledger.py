@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from streamguard.core.accounts import Balance, Decision, Demand, Grant, Refusal
-from streamguard.core.books import MAX_AMOUNT, Account, Books, Hold, up_front
+from streamguard.core.books import LATE, MAX_AMOUNT, Account, Books, Hold, up_front
 from streamguard.core.windows import ruler
 from streamguard.errors import ConfigurationError
 
@@ -121,7 +121,7 @@ def settle(
     found = _open(books, hold.demands, at)
     if hold.state != "done":
         for demand, account, amount in zip(hold.demands, found, amounts, strict=True):
-            _settle_one(hold, demand, account, max(0, min(amount, MAX_AMOUNT)))
+            _settle_one(hold, demand, account, max(0, min(amount, MAX_AMOUNT)), at)
         books.finish(reservation, hold, at)
     return _balances(hold.demands, found)
 
@@ -135,7 +135,7 @@ def release(books: Books, reservation: str, *, now: float) -> None:
         hold = Hold((), 0, at, at, "expired")
         books.keep(reservation, hold)
     if hold.state == "held":
-        _give_back(books, hold, at)
+        _give_back(books, hold, at, at)
     if hold.state != "done":
         books.finish(reservation, hold, at)
 
@@ -146,7 +146,7 @@ def sweep(books: Books, at: int) -> None:
     """
     if books.due and books.due[0][0] <= at:
         for hold in books.overdue(at):
-            _give_back(books, hold, at)
+            _give_back(books, hold, at, hold.due - LATE)
     if books.turns:
         books.prune(at)
 
@@ -239,21 +239,23 @@ def _again(books: Books, hold: Hold, at: int, least: int) -> Decision:
     return Refusal(0, needed, found[0].balance(demand.capacity), None)
 
 
-def _settle_one(hold: Hold, demand: Demand, account: Account, amount: int) -> None:
+def _settle_one(hold: Hold, demand: Demand, account: Account, amount: int, at: int) -> None:
     if hold.state == "held":
         if up_front(demand):
             born = ruler(demand.window).place(hold.born)[1]
-            account.refund(born, demand.fixed - amount)
+            account.refund(born, demand.fixed - amount, at)
             amount -= demand.fixed
         else:
             account.held -= demand.fixed + hold.granted * demand.rate
     account.charge(amount)
 
 
-def _give_back(books: Books, hold: Hold, at: int) -> None:
+def _give_back(books: Books, hold: Hold, at: int, ended: int) -> None:
+    """Give back at ``at`` what a hold that ended at ``ended`` holds."""
     for demand, account in zip(hold.demands, _open(books, hold.demands, at), strict=True):
         if up_front(demand):
-            account.refund(ruler(demand.window).place(hold.born)[1], demand.fixed)
+            born = ruler(demand.window).place(hold.born)[1]
+            account.refund(born, demand.fixed, ended)
         else:
             account.held -= demand.fixed + hold.granted * demand.rate
 

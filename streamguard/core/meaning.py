@@ -33,7 +33,8 @@ def words(limit: Limit) -> str:
         span = f" a {_span(limit)}" if limit.span is None else f" each {_span(limit)}"
     whom = f" for each {' and '.join(limit.scope)}" if limit.scope else ""
     only = "".join(f", only {key} {value}" for key, value in sorted(limit.where.items()))
-    return f"{amount}{unit}{span}{whom}{only}{' (warns only)' if limit.soft else ''}"
+    smooth = f", evenly, {_burst(limit)} at once" if limit.smooth else ""
+    return f"{amount}{unit}{span}{smooth}{whom}{only}{' (warns only)' if limit.soft else ''}"
 
 
 def dollars(limit: Limit, rates: Rates, reserve: int) -> Dollars:
@@ -70,6 +71,11 @@ def _fullest(calls: int, takes: int, makes: int, window: int | None, reserve: in
         return None
     output = min(reserve, window)
     return calls * ((window - output) * takes + output * makes)
+
+
+def _burst(limit: Limit) -> str:
+    dollars = limit.cost if limit.burst is None else limit.burst
+    return f"${dollars}" if limit.unit == "cost" else f"{limit.capacity:,}"
 
 
 def _span(limit: Limit) -> str:

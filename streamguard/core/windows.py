@@ -9,6 +9,8 @@ A ruler cuts time into numbered buckets and says which of them count at a moment
 - Calendar: one bucket a period, numbered by the instant it starts. Days, weeks and months
   start at local midnight, so a day may have 23 or 25 hours; hours and shorter periods follow
   the local offset and begin anew at a change of it.
+- Smooth: a bucket that leaks. What is used flows off evenly, so any stretch of ``t`` seconds
+  admits the capacity and ``t`` times the rate at most. Its only bucket is the present moment.
 - No window: nothing ages; only what is held counts.
 """
 
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import cache
+from math import gcd
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
@@ -66,6 +69,41 @@ class Sliding:
     def release(self, bucket: int) -> int:
         """See ``Ruler``."""
         return (bucket + 1) * self.width + self.span
+
+
+class Smooth:
+    """A level that ``units`` flow off of each ``period`` milliseconds, in whole units.
+
+    ``part`` is what has flowed of the next unit, in ``1 / period``: however often a level is
+    looked at, nothing is lost and nothing flows twice.
+    """
+
+    __slots__ = ("period", "units")
+
+    def __init__(self, units: int, seconds: int) -> None:
+        span = seconds * _SECOND
+        common = gcd(units, span)
+        self.units, self.period = units // common, span // common
+
+    def place(self, now: int) -> tuple[int, int]:
+        """See ``Ruler``."""
+        return now, now
+
+    def until(self, now: int) -> int:
+        """See ``Ruler``."""
+        return now + 1
+
+    def release(self, bucket: int) -> int:
+        """See ``Ruler``."""
+        return bucket
+
+    def flow(self, elapsed: int, part: int) -> tuple[int, int]:
+        """The units that flow off in ``elapsed`` milliseconds, and the part of the next."""
+        return divmod(elapsed * self.units + part, self.period)
+
+    def time(self, units: int, part: int) -> int:
+        """Milliseconds until ``units`` have flowed off, ``FOREVER`` at most."""
+        return min(FOREVER, -((part - units * self.period) // self.units))
 
 
 class Unaged:
@@ -196,6 +234,8 @@ def ruler(window: Window) -> Ruler:
     if window.seconds < 0:
         message = f"a window of {window.seconds} seconds; use 1 or more"
         raise ConfigurationError(message)
+    if window.leak:
+        return smooth(window)
     if window.seconds and not window.calendar:
         return Sliding(window.seconds)
     seconds = window.seconds
@@ -206,6 +246,12 @@ def ruler(window: Window) -> Ruler:
         )
         raise ConfigurationError(message)
     return Calendar(seconds, zone(window.timezone))
+
+
+@cache
+def smooth(window: Window) -> Smooth:
+    """The ruler of a window that leaks."""
+    return Smooth(window.leak, window.seconds or 1)
 
 
 def zone(name: str) -> tzinfo:

@@ -3,10 +3,12 @@
 --
 -- account  hash  u used, h held, o and n oldest and newest bucket, e the earliest expiry or
 --                sooner, x until when the key is kept, b<bucket> its amount, h<id> what a
---                reservation holds: "amount", or "amount:bucket" if charged up front
+--                reservation holds: "amount", or "amount:bucket" if charged up front; where the
+--                window leaks no b, o and n are when u was taken, p the part of the next unit
 -- holds    zset  reservation id, scored by its expiry
 -- record   string, packed {state, granted, due, demands as JSON}; due as in core/books.py
--- demand   {capacity, fixed, rate, soft, width, span, starts, keep}
+-- demand   {capacity, fixed, rate, soft, width, span, starts, keep, leak}; where it leaks, leak
+--          units flow off each width
 
 local HELD, DONE_STATE = 0, 1
 local LATE, DONE, PATIENCE, MAX_AMOUNT = 86400000, 120000, 1000, 281474976710656
@@ -26,6 +28,7 @@ local function up_front(demand) return demand[3] == 0 and demand[5] >= 0 end
 local function place(demand, now)
   local width, span, starts = demand[5], demand[6], demand[7]
   if width < 0 then return 0, 0 end
+  if demand[9] then return now, now end
   if width > 0 then return math.floor((now - span) / width), math.floor(now / width) end
   for i = #starts - 1, 1, -1 do
     if starts[i] <= now and now < starts[i + 1] then return starts[i], starts[i], starts[i + 1] end
@@ -55,7 +58,7 @@ end
 local function charge(account, amount)
   if amount <= 0 or account.demand[5] < 0 then return end
   account.bucket = account.bucket + amount
-  account.charged = true
+  account.charged = not account.demand[9]
   account.used = account.used + amount
   account.oldest = account.oldest or account.current
   account.newest = account.current
@@ -85,11 +88,13 @@ end
 
 local function roll(account)
   if not account.oldest then return end
+  if account.demand[9] then return leak(account) end
   if account.oldest >= account.first and account.newest <= account.current then return end
   charge(account, scan(account))
 end
 
-local function refund(account, bucket, amount)
+local function refund(account, bucket, amount, at)
+  if account.demand[9] then return unleak(account, bucket, amount, at) end
   local name = 'b' .. whole(bucket)
   local current = bucket == account.current
   local there = current and account.bucket or tonumber(redis.call('HGET', account.key, name) or 0)
@@ -108,7 +113,10 @@ local function hold(account, id, due, amount, bucket)
   account.entry = bucket and whole(amount) .. ':' .. whole(bucket) or whole(amount)
   account.written = 'h' .. id
   redis.call('ZADD', account.holds, whole(due), id)
-  if account.held == 0 then redis.call('PEXPIRE', account.holds, whole(2 * account.demand[8])) end
+  if account.held == 0 then
+    local keep = math.max(2 * account.demand[8], account.kept - account.at)
+    redis.call('PEXPIRE', account.holds, whole(keep))
+  end
   if not bucket then account.held = account.held + amount end
   account.earliest = math.min(account.earliest or due, due)
 end
@@ -124,16 +132,18 @@ local function drop(account, id, entry)
   return tonumber(amount)
 end
 
-local function give_back(account, id, entry)
+local function give_back(account, id, entry, ended)
   local amount, bucket = drop(account, id, entry)
-  if bucket then refund(account, bucket, amount) end
+  if bucket then refund(account, bucket, amount, ended) end
 end
 
 local function sweep(account)
   if not account.earliest or account.earliest > account.at then return end
-  local expired = redis.call('ZRANGEBYSCORE', account.holds, '-inf', whole(account.at))
-  for _, id in ipairs(expired) do
-    give_back(account, id, redis.call('HGET', account.key, 'h' .. id))
+  local expired = redis.call('ZRANGEBYSCORE', account.holds, '-inf', whole(account.at),
+                             'WITHSCORES')
+  for i = 1, #expired, 2 do
+    local id = expired[i]
+    give_back(account, id, redis.call('HGET', account.key, 'h' .. id), tonumber(expired[i + 1]))
     if id == account.id then account.entry = nil end
   end
   account.earliest = tonumber(redis.call('ZRANGE', account.holds, 0, 0, 'WITHSCORES')[2] or '')
@@ -150,15 +160,15 @@ end
 local function open(key, holds, demand, id, now)
   local first, current, ends = place(demand, now)
   if not current then return nil end
-  local row = redis.call('HMGET', key, 'u', 'h', 'o', 'n', 'e', 'x', 'b' .. whole(current),
-                         'h' .. id)
+  local bucket = demand[9] and 'p' or 'b' .. whole(current)
+  local row = redis.call('HMGET', key, 'u', 'h', 'o', 'n', 'e', 'x', bucket, 'h' .. id)
   return {
     key = key, holds = holds, demand = demand, id = id, at = now,
     first = first, current = current, ends = ends,
     used = tonumber(row[1] or 0), held = tonumber(row[2] or 0),
     oldest = tonumber(row[3] or ''), newest = tonumber(row[4] or ''),
     earliest = tonumber(row[5] or ''), kept = tonumber(row[6] or 0),
-    bucket = tonumber(row[7] or 0), entry = row[8],
+    bucket = tonumber(row[7] or 0), part = tonumber(row[7] or 0), entry = row[8],
   }
 end
 
@@ -192,9 +202,10 @@ local function save(account)
     fields[#fields + 1] = name
     fields[#fields + 1] = value
   end
+  if account.demand[9] then put('p', whole(account.part)) end
   if account.charged then put('b' .. whole(account.current), whole(account.bucket)) end
   if account.written then put(account.written, account.entry) end
-  local keep = account.demand[8]
+  local keep = account.demand[8] + lasting(account)
   local stale = account.kept < account.at + keep
   if stale then put('x', whole(account.at + 2 * keep)) end
   redis.call('HSET', account.key, unpack(fields))
@@ -209,6 +220,7 @@ local function save_all(found)
 end
 
 local function resets(account)
+  if account.demand[9] then return drained(account) end
   return account.used > 0 and released(account, account.oldest) or 0
 end
 
@@ -261,6 +273,10 @@ local function wait(account, needed)
   if needed > account.demand[1] then return NEVER, resets(account) end
   local lack = needed + account.used - account.demand[1]
   if lack <= 0 then return PATIENCE, resets(account) end
+  if account.demand[9] then
+    local time = drain(account.demand, lack, account.part)
+    return time, account.at + time
+  end
   local numbers = buckets(account)
   local values = amounts(account, numbers)
   for i, bucket in ipairs(numbers) do

@@ -8,7 +8,7 @@ local record = load(now)
 local found = open_all(demands, id, now)
 if not found then return off_table(now) end
 if record and record.live then
-  for _, account in ipairs(found) do give_back(account, id, account.entry) end
+  for _, account in ipairs(found) do give_back(account, id, account.entry, now) end
 end
 save_all(found)
 if forget then

@@ -20,7 +20,7 @@ if known and known.state == DONE_STATE then
   return cmsgpack.pack({'refusal', 0, fixed[1] + least * first.demand[3], standing, NEVER})
 end
 if known then
-  for _, account in ipairs(found) do give_back(account, id, account.entry) end
+  for _, account in ipairs(found) do give_back(account, id, account.entry, now) end
 end
 local output = fit(found, fixed, want, least)
 if not output then

@@ -10,9 +10,12 @@ from typing import NamedTuple
 import msgspec
 
 from streamguard.core.accounts import Window
-from streamguard.core.windows import Calendar, Sliding, ruler
+from streamguard.core.windows import Calendar, Sliding, Smooth, ruler
 
 OPERATIONS = ("reserve", "extend", "trim", "renew", "settle", "release", "balances")
+
+SHARED = ("smooth", "books")
+"""What every operation has before it."""
 
 VERSION = 1
 """Of the layout in books.lua; part of every key, so that two layouts never mix."""
@@ -37,9 +40,9 @@ class Script(NamedTuple):
 
 @cache
 def load() -> dict[str, Script]:
-    """All operations, each with books.lua before it."""
+    """All operations, each with smooth.lua and books.lua before it."""
     folder = files("streamguard.stores")
-    shared = folder.joinpath("books.lua").read_text("utf-8")
+    shared = "".join(folder.joinpath(f"{name}.lua").read_text("utf-8") for name in SHARED)
     sources = {
         name: shared + folder.joinpath(f"{name}.lua").read_text("utf-8") for name in OPERATIONS
     }
@@ -53,8 +56,9 @@ def load() -> dict[str, Script]:
 def account_keys(account: str, window: Window) -> tuple[str, str]:
     """The keys of an account and of its holds."""
     zone = f"@{window.timezone}" if window.calendar else ""
+    leak = f"~{window.leak}" if window.leak else ""
     tag, _, rest = account.partition("|")
-    key = f"sg{VERSION}:{{{tag}}}:{rest}:{window.seconds}{zone}"
+    key = f"sg{VERSION}:{{{tag}}}:{rest}:{window.seconds}{zone}{leak}"
     return key, f"{key}:holds"
 
 
@@ -68,7 +72,7 @@ _tables: dict[Window, tuple[int, Row]] = {}
 
 def window_row(window: Window, at: int) -> Row:
     """Width and span of a sliding window, or the starts of a calendar's periods around ``at``;
-    then how long an account is kept.
+    then how long an account is kept at least. Of a smooth one, the period and what leaks in it.
     """
     start = ruler(window).place(at)[1] if window.calendar or window.seconds == 0 else 0
     known = _tables.get(window)
@@ -84,4 +88,6 @@ def _window_row(window: Window, at: int) -> Row:
     if isinstance(rule, Calendar):
         starts = rule.starts(at, AROUND)
         return [0, 0, starts, starts[-1] - starts[0] + MAX_TTL]
+    if isinstance(rule, Smooth):
+        return [rule.period, 0, None, 2 * MAX_TTL, rule.units]
     return [-1, 0, None, 2 * MAX_TTL]

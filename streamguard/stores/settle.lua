@@ -12,7 +12,7 @@ if record.state == HELD then
     local amount = math.min(used[i], MAX_AMOUNT)
     local fixed, bucket = drop(account, id, account.entry)
     if bucket then
-      refund(account, bucket, fixed - amount)
+      refund(account, bucket, fixed - amount, now)
       amount = amount - fixed
     end
     charge(account, amount)

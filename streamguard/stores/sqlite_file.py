@@ -134,4 +134,6 @@ def _attempt(operation: Operation, books: Books, now: float) -> Any:
 
 def _span(key: Key) -> str:
     window = key[1]
+    if window.leak:
+        return f"{window.seconds}~{window.leak}"
     return f"{window.seconds}/{window.timezone}" if window.calendar else str(window.seconds)

@@ -98,3 +98,16 @@ def test_only_so_many_accounts_are_remembered(monkeypatch):
         worker.learn([demand(name)], [Balance(500, 0, 0)])
     assert reserve(worker, "1", demand("b")) is None
     assert isinstance(reserve(worker, "2", demand("a")), Grant)
+
+
+def test_a_smooth_rate_flows_at_the_workers_share_of_it():
+    steady = demand(window=Window(60, leak=60))
+    worker = Alone(lambda _: 0.5)
+    worker.learn([steady], [Balance(1000, 800, 0)])
+    reserve(worker, "1", steady, want=90)
+    worker.settle("1", [100], now=T)
+    refused = reserve(worker, "2", steady)
+    assert (refused.needed, refused.retry_after) == (11, 22)
+    assert reserve(worker, "3", steady, now=T + 22).output == 1
+    free = Alone(lambda _: "open")
+    assert reserve(free, "1", steady).output == 100

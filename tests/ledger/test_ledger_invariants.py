@@ -24,8 +24,10 @@ WINDOWS = {
     "day": Window(86_400, calendar=True, timezone="Europe/Berlin"),
     "slots": Window(None),
     "up": Window(600),
+    "drip": Window(60, leak=70),
+    "tap": Window(7, leak=90),
 }
-RATES = {"slide": 1, "day": 7, "slots": 0, "up": 0}
+RATES = {"slide": 1, "day": 7, "slots": 0, "up": 0, "drip": 1, "tap": 0}
 
 
 class Honest(RuleBasedStateMachine):
@@ -38,6 +40,7 @@ class Honest(RuleBasedStateMachine):
         self.books, self.now, self.capacity = Books(), 1_700_000_000.0, capacity
         self.names = 0
         self.charges = defaultdict(list)
+        self.born = {}
 
     def demand(self, name, fixed):
         return Demand(name, self.capacity, WINDOWS[name], fixed, RATES[name])
@@ -55,6 +58,7 @@ class Honest(RuleBasedStateMachine):
     )
     def reserve(self, fixed, want, least, accounts):
         self.names += 1
+        self.born[str(self.names)] = self.now
         demands = [self.demand(name, fixed) for name in sorted(accounts)]
         before = ledger.balances(self.books, demands, now=self.now)
         decision = ledger.reserve(
@@ -83,12 +87,15 @@ class Honest(RuleBasedStateMachine):
             later = self.now + decision.retry_after
             sooner = ledger.balances(self.books, [demand], now=self.now)[0]
             assert sooner.used + decision.needed > self.capacity
-            freed = Books()
-            freed.accounts = {k: _copy(v) for k, v in self.books.accounts.items()}
-            assert (
-                ledger.balances(freed, [demand], now=later)[0].used + decision.needed
-                <= self.capacity
-            )
+            assert self.used_at(later, demand) + decision.needed <= self.capacity
+            if demand.window.leak:
+                assert self.used_at(later - 0.001, demand) + decision.needed > self.capacity
+
+    def used_at(self, moment, demand):
+        """What an account will have used if nothing happens."""
+        books = Books()
+        books.accounts = {k: _copy(v) for k, v in self.books.accounts.items()}
+        return ledger.balances(books, [demand], now=moment)[0].used
 
     @rule(made=held, want=st.integers(0, 100))
     def extend(self, made, want):
@@ -118,7 +125,8 @@ class Honest(RuleBasedStateMachine):
         amounts = [demand.fixed + output * demand.rate for demand in demands]
         first = ledger.settle(self.books, name, amounts, now=self.now)
         for demand, amount in zip(demands, amounts, strict=True):
-            self.charges[demand.account].append((self.now, amount))
+            when = self.now if demand.rate else self.born[name]
+            self.charges[demand.account].append((when, amount))
         if twice:
             assert ledger.settle(self.books, name, [1000] * len(demands), now=self.now) == first
 
@@ -137,6 +145,16 @@ class Honest(RuleBasedStateMachine):
             assert balance.held >= 0
         recent = [a for t, a in self.charges["slide"] if t > self.now - 60]
         assert sum(recent) <= self.capacity
+        for name in ("drip", "tap"):
+            self.within_rate(WINDOWS[name], self.charges[name])
+
+    def within_rate(self, window, charges):
+        """Any stretch of t seconds lets through the capacity and t times the rate at most."""
+        for start, _ in charges:
+            for end in {t for t, _ in charges if t >= start}:
+                flowed = (end - start + 0.001) * window.leak / window.seconds
+                through = sum(amount for t, amount in charges if start <= t <= end)
+                assert through <= self.capacity + flowed
 
     def teardown(self):
         if not hasattr(self, "books"):
@@ -148,7 +166,10 @@ class Honest(RuleBasedStateMachine):
 
 
 def _copy(account):
-    return type(account)(account.window, account.used, account.held, buckets=dict(account.buckets))
+    copied = dict(account.buckets)
+    return type(account)(
+        account.window, account.used, account.held, buckets=copied, part=account.part
+    )
 
 
 Honest.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

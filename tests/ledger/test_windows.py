@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from streamguard.core import windows
 from streamguard.core.accounts import Window, account_key, account_limit, account_tag
-from streamguard.core.windows import BUCKETS, Calendar, Sliding, ruler
+from streamguard.core.windows import BUCKETS, FOREVER, Calendar, Sliding, Smooth, ruler
 from streamguard.errors import ConfigurationError
 
 ZONES = [
@@ -228,3 +228,35 @@ def test_account_key_ignores_the_order_of_the_scope(scope, same):
 )
 def test_account_keys_keep_apart_what_differs(scope, window):
     assert account_key("l", scope, window) != account_key("l", {"tenant": "a"}, Window(60))
+
+
+LEAKS = st.builds(Smooth, st.integers(1, 2**53), st.integers(1, 86_400))
+
+
+@given(rule=LEAKS, steps=st.lists(st.integers(0, 10**6), max_size=20))
+def test_smooth_loses_nothing_however_often_it_is_looked_at(rule, steps):
+    gone, part = 0, 0
+    for step in steps:
+        flowed, part = rule.flow(step, part)
+        gone += flowed
+    assert (gone, part) == rule.flow(sum(steps), 0)
+    assert gone * rule.period + part == sum(steps) * rule.units
+
+
+@given(rule=LEAKS, units=st.integers(1, 10**9), waited=st.integers(0, 10**6))
+def test_smooth_tells_the_first_moment_at_which_enough_has_flowed(rule, units, waited):
+    _, part = rule.flow(waited, 0)
+    time = rule.time(units, part)
+    assert rule.flow(time, part)[0] >= units or time == FOREVER
+    assert time <= 0 or rule.flow(time - 1, part)[0] < units
+
+
+def test_smooth_has_one_bucket_the_present_moment():
+    rule = ruler(Window(60, leak=60_000))
+    assert (rule.units, rule.period) == (1, 1)
+    assert rule.place(77) == (77, 77)
+    assert (rule.until(77), rule.release(77)) == (78, 77)
+    other = Window(60, leak=59_000)
+    assert account_limit(account_key("n", {}, other)) != account_limit(
+        account_key("n", {}, Window(60))
+    )

@@ -26,6 +26,8 @@ WINDOWS = {
     "ticks": Window(60, calendar=True),
     "slots": Window(None),
     "wide": Window(3600),
+    "smooth": Window(60, leak=100),
+    "quick": Window(7, leak=60_001),
 }
 RUN = itertools.count()
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
