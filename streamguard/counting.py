@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from streamguard.core.counting import count_prompt
+from streamguard.core.counting import count_prompt, with_own_tokenizer
 from streamguard.core.json_text import as_text, maps
 from streamguard.core.prompt import Prompt, PromptCount
 from streamguard.errors import ProtocolError
@@ -18,28 +18,34 @@ from streamguard.protocols import (
     ollama_prompt,
     responses_prompt,
 )
-from streamguard.tokenizers import encoding_for_model, get_tokenizer
+from streamguard.tokenizers.own import Paths, Tokenizers
 
 Render = Callable[[Mapping[str, Any], str], Prompt]
 
 _BLOCKS = frozenset({"tool_use", "tool_result", "image", "document", "thinking"})
 
 
-def count_request(body: Mapping[str, Any], model: str | None = None) -> PromptCount:
+def count_request(
+    body: Mapping[str, Any], model: str | None = None, *, tokenizers: Paths | None = None
+) -> PromptCount:
     """Count the input tokens of a request ``body`` as its provider bills them.
 
     The wire format is told from the body's shape: Chat Completions, Responses, Completions and
     Embeddings of OpenAI, Anthropic Messages, Gemini, Ollama. ``model`` overrides the body's own.
+    ``tokenizers`` are names or patterns of models with the paths of their own ``tokenizer.json``.
 
     Raises:
         ProtocolError: the body has none of the known shapes, or is nested too deeply.
+        ConfigurationError: a file is no tokenizer.
     """
     if not isinstance(body, Mapping):
         raise ProtocolError("the request body must be a JSON object")
     name = model or str(body.get("model") or "")
+    own = Tokenizers(tokenizers)
     prompt = renderer_of(body, name)(body, name)
-    tokenizer = get_tokenizer(encoding_for_model(name).encoding)
-    return replace(count_prompt(prompt, tokenizer), model=name or None)
+    if own.path_of(name) is not None:
+        prompt = with_own_tokenizer(prompt)
+    return replace(count_prompt(prompt, own.for_model(name).tokenizer), model=name or None)
 
 
 def renderer_of(body: Mapping[str, Any], model: str) -> Render:

@@ -77,9 +77,12 @@ class Calibrator:
     def observe(self, counted: PromptCount, reported: int) -> None:
         """Note what the provider reported for a prompt that was counted.
 
-        Bounds teach nothing; neither do prompts without a model or without usage.
+        Bounds and the provider's own counts teach nothing; neither do prompts without a model
+        or without usage.
         """
-        if counted.method == "bound" or not counted.model or reported < self._least_tokens:
+        if counted.method == "bound" or counted.remote:
+            return
+        if not counted.model or reported < self._least_tokens:
             return
         raw = counted.input_tokens / (1.0 + counted.margin) / counted.ratio
         if raw >= self._least_tokens:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import ceil
 
+from streamguard.core.bounds import least_tokens
 from streamguard.core.estimate import Estimator
+from streamguard.core.families import GPT_OSS
+from streamguard.core.metering import utf8_bytes
 from streamguard.core.prompt import Prompt, PromptCount
 from streamguard.core.tokens import Tokenizer
 
@@ -45,6 +49,30 @@ def count_prompt(
         ratio=prompt.ratio,
         longest=longest if prompt.separate else None,
     )
+
+
+def count_least(prompt: Prompt, tokenizer: Tokenizer) -> PromptCount | None:
+    """The fewest tokens ``prompt`` can have, without tokenizing; ``None`` where it is no one exact
+    prompt, of which alone that is known.
+    """
+    inexact = prompt.method != "exact" or prompt.weights is not None or prompt.separate
+    if inexact or any(part.bound for part in prompt.parts):
+        return None
+    least: dict[str, int] = {}
+    for part in prompt.parts:
+        tokens = least_tokens(utf8_bytes(part.text), tokenizer) + part.tokens
+        least[part.component] = least.get(part.component, 0) + tokens
+    components = {name: tokens for name, tokens in least.items() if tokens > 0}
+    return PromptCount(max(0, sum(least.values())), "bound", components=components, at_least=True)
+
+
+def with_own_tokenizer(prompt: Prompt) -> Prompt:
+    """The prompt where its model's own tokenizer is at hand: texts are exact, only what the host's
+    template says around them is not known.
+    """
+    if prompt.method == "exact":
+        return prompt
+    return replace(prompt, weights=None, ratio=GPT_OSS.ratio, margin=GPT_OSS.margin)
 
 
 def _count(tokenizer: Tokenizer, text: str) -> int:

@@ -56,6 +56,9 @@ class PromptCount:
         components: tokens by component: system, history, user, tools, ….
         model: the model the count is for.
         ratio: the correction in the count, 1.0 when there is none.
+        at_least: the count is what the text has at the fewest; it was not tokenized, for that
+            alone is too much.
+        remote: the provider itself counted.
         longest: tokens of the longest prompt where the request holds several, else ``None``.
     """
 
@@ -66,3 +69,5 @@ class PromptCount:
     model: str | None = None
     ratio: float = 1.0
     longest: int | None = None
+    at_least: bool = False
+    remote: bool = False

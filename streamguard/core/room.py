@@ -36,7 +36,8 @@ class Trimmed(NamedTuple):
 
 
 _ONE = PromptCount(1, "exact")
-_COUNTED = frozenset({"tokens", "input_tokens", "cost"})
+_TOKENS = frozenset({"tokens", "input_tokens"})
+_COUNTED = _TOKENS | {"cost"}
 
 
 def input_room(
@@ -60,6 +61,22 @@ def input_room(
         rooms.append(rates.context_window - reserve)
     known = [room for room in rooms if room is not None]
     return max(0, min(known)) if known else None
+
+
+def most_input(limits: Sequence[Limit], scope: Mapping[str, str], rates: Rates) -> int | None:
+    """Input tokens beyond which a request is refused whatever else it asks for.
+
+    ``None`` where neither the context window nor a limit on a request's tokens bounds them.
+    """
+    known = [
+        limit.amount
+        for limit in limits
+        if limit.span is None and limit.unit in _TOKENS and not limit.soft
+        if applies(limit, scope)
+    ]
+    if rates.context_window is not None:
+        known.append(rates.context_window)
+    return min(known, default=None)
 
 
 def _room_in(limit: Limit, ask: Ask, scope: Mapping[str, str], rates: Rates) -> int | None:

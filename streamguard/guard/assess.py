@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from streamguard.catalog import Catalog
 from streamguard.core.accounts import Balance, Refusal
 from streamguard.core.admission import Ask, Rates, Terms, shown
 from streamguard.core.prompt import PromptCount
@@ -42,6 +43,11 @@ class Subject:
     def original_body(self) -> Mapping[str, Any]:
         """The body as the client sent it."""
         return self.request.body if self.received is None else self.received
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What lengths of outputs are learnt by."""
+        return self.request.model, self.identity.feature or ""
 
     def scope(self) -> dict[str, str]:
         """The value of every scope dimension; unknown is the empty string."""
@@ -109,6 +115,15 @@ def ask_for(request: Request, count: PromptCount, settings: Settings) -> Ask:
         choices=request.choices if request.produces_output else 0,
         least=settings.min_output,
     )
+
+
+def rates_of(catalog: Catalog, request: Request) -> Rates:
+    """What the request's model takes and costs; the input at the highest price it may have."""
+    info = catalog.model_info(request.model)
+    rate = info.input_rate
+    if request.writes_cache and rate is not None:
+        rate = max(rate, info.cache_write_rate or 0)
+    return Rates(info.context_window, rate, info.output_rate)
 
 
 def window_error(

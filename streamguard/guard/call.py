@@ -21,7 +21,6 @@ from streamguard.errors import OutputBudgetExceededError, StreamGuardError
 from streamguard.guard.assess import Assessment
 from streamguard.guard.numbers import admitted_headers
 from streamguard.guard.tally import current_tally
-from streamguard.tokenizers import tokenizer_for_model
 from streamguard.usage import Usage
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ class Call:
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the call's model."""
-        return tokenizer_for_model(self._model).tokenizer
+        return self._engine.counter.tokenizers.for_model(self._model).tokenizer
 
     def meter(self, state: StreamState | None = None) -> StreamMeter:
         """A meter for the response stream, in the request's own wire format by default."""
@@ -230,7 +229,7 @@ class Call:
         return usage
 
     def _usage(self, spent: Spent) -> Usage:
-        exact = tokenizer_for_model(self._model).exact
+        exact = self._engine.counter.tokenizers.for_model(self._model).exact
         usage = charge(self.assessment.input_tokens, spent, exact=exact)
         if not self.fund.joined:
             return usage

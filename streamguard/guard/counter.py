@@ -6,17 +6,24 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import anyio
 import anyio.to_thread
 
 from streamguard.core.calibration import Calibrator
 from streamguard.core.count_cache import CountCache
-from streamguard.core.counting import CountText, count_prompt
+from streamguard.core.counting import CountText, count_least, count_prompt, with_own_tokenizer
 from streamguard.core.prompt import Prompt, PromptCount
+from streamguard.core.sampling import SampledCounts
 from streamguard.guard.assess import Subject
-from streamguard.tokenizers import encoding_for_model, get_tokenizer, warm_up
+from streamguard.guard.counts import CountRemote
+from streamguard.guard.settings import Settings
+from streamguard.tokenizers.own import Tokenizers
 
 BIG = 32_768
 """Size above which a prompt is rendered and counted in a thread: some 0.3 ms of work."""
+
+_MARGIN = 0.05
+"""What a sampled estimate adds."""
 
 _MESSAGE = 64  # what one message costs beside its text, in characters
 
@@ -29,30 +36,90 @@ class Counted(NamedTuple):
 
 
 class PromptCounter:
-    """Counts prompts; parts seen before (system prompts, earlier turns) come from a cache."""
+    """Counts prompts; parts seen before (system prompts, earlier turns) come from a cache.
 
-    def __init__(self, cache: CountText | None = None) -> None:
-        """``cache`` counts a text, from memory where it can."""
-        self._cache = cache or CountCache()
+    Attributes:
+        tokenizers: of the models, a user's own first.
+        calibrator: corrects estimates by what providers report.
+        remote_failures: how often the provider was asked for a count and gave none in time.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        """Count as the settings say."""
+        self._settings = settings or Settings()
+        self._sampled = self._settings.counting == "sampled"
+        self._cache: CountText = SampledCounts(margin=_MARGIN) if self._sampled else CountCache()
+        self.tokenizers = Tokenizers(self._settings.tokenizers)
         self.calibrator = Calibrator()
+        self.remote_failures = 0
 
-    async def count(self, subject: Subject) -> Counted:
+    async def count(self, subject: Subject, most: int | None = None) -> Counted:
         """The prompt's tokens for the request's model.
+
+        A text that surely has more than ``most`` tokens is not tokenized; the count is then the
+        fewest it can have. Where the settings have somebody to ask, estimates and bounds are
+        replaced by the provider's own count.
 
         Raises:
             ProtocolError: the body cannot be rendered.
         """
-        await warm_up([encoding_for_model(subject.request.model).encoding])
+        await self.tokenizers.warm_up(subject.request.model)
+        if self._settings.observe or self._settings.fit is not None:
+            most = None  # the call goes on, and needs the count
         if (subject.size or weight(subject.request.body)) > BIG:
-            return await anyio.to_thread.run_sync(self._count, subject)
-        return self._count(subject)
+            counted = await anyio.to_thread.run_sync(self._count, subject, most)
+        else:
+            counted = self._count(subject, most)
+        ask = self._settings.count_remote
+        if ask is None or counted.result.method == "exact" or counted.result.at_least:
+            return counted
+        return await self._asked(ask, subject, counted)
 
-    def _count(self, subject: Subject) -> Counted:
+    def _count(self, subject: Subject, most: int | None) -> Counted:
         model = subject.request.model
-        prompt = self.calibrator.corrected(subject.protocol.prompt(subject.request), model)
-        tokenizer = get_tokenizer(encoding_for_model(model).encoding)
-        count = count_prompt(prompt, tokenizer, self._cache)
+        prompt = subject.protocol.prompt(subject.request)
+        if self.tokenizers.path_of(model) is not None:
+            prompt = with_own_tokenizer(prompt)
+        prompt = self.calibrator.corrected(prompt, model)
+        tokenizer = self.tokenizers.for_model(model).tokenizer
+        count = None if most is None else count_least(prompt, tokenizer)
+        if count is None or most is None or count.input_tokens <= most:
+            count = count_prompt(prompt, tokenizer, self._cache)
+            if self._sampled and count.method == "exact":
+                count = replace(count, method="calibrated", margin=_MARGIN)
         return Counted(prompt, replace(count, model=model))
+
+    async def _asked(self, ask: CountRemote, subject: Subject, counted: Counted) -> Counted:
+        """The provider's count, which also corrects the estimates to come."""
+        tokens = None
+        try:
+            with anyio.fail_after(self._settings.count_remote_seconds):
+                tokens = await ask(subject.request)
+        except Exception:  # noqa: BLE001 - a user's callable; the estimate stands
+            self.remote_failures += 1
+        if tokens is None or tokens < 0:
+            return counted
+        self.calibrator.observe(counted.result, tokens)
+        return Counted(counted.prompt, told(counted.result, tokens))
+
+
+def told(count: PromptCount, tokens: int) -> PromptCount:
+    """A count that the provider gave; the components share it as they share the estimate."""
+    whole, running = max(1, count.input_tokens), 0
+    components = {}
+    for name, part in count.components.items():
+        before, running = running, running + part
+        components[name] = running * tokens // whole - before * tokens // whole
+    return replace(
+        count,
+        input_tokens=tokens,
+        method="calibrated",
+        margin=0.0,
+        ratio=1.0,
+        components=components,
+        remote=True,
+        longest=None if count.longest is None else tokens,
+    )
 
 
 def weight(body: Mapping[str, Any]) -> int:

@@ -18,7 +18,8 @@ from streamguard.core.admission import Ask, Rates, Terms
 from streamguard.core.admission import terms as terms_of
 from streamguard.core.billing import Spent
 from streamguard.core.learning import OutputLearner
-from streamguard.core.wire import Request, WireProtocol
+from streamguard.core.room import most_input
+from streamguard.core.wire import WireProtocol
 from streamguard.errors import (
     OversizedRetryError,
     ProtocolError,
@@ -26,7 +27,14 @@ from streamguard.errors import (
     StreamGuardError,
 )
 from streamguard.guard.answers import Answers
-from streamguard.guard.assess import Assessment, Preflight, Subject, ask_for, window_error
+from streamguard.guard.assess import (
+    Assessment,
+    Preflight,
+    Subject,
+    ask_for,
+    rates_of,
+    window_error,
+)
 from streamguard.guard.bookkeeper import Bookkeeper
 from streamguard.guard.call import SLACK, Call
 from streamguard.guard.context import current_call, current_identity
@@ -73,7 +81,7 @@ class Engine:
         self.teller = Teller([StructlogSink()] if sinks is None else sinks)
         told = self.teller.store_error
         self.books = Bookkeeper(with_policies(open_store(store), settings, told), settings, told)
-        self.counter = PromptCounter()
+        self.counter = PromptCounter(settings)
         self._refusals = Refusals()
         self._recourse = Recourse(settings, self.catalog, self.teller, self.counter)
         self.answers = None if settings.cache is None else Answers(settings.cache, self.teller)
@@ -224,7 +232,7 @@ class Engine:
         if spent.reported.input_tokens is not None:
             self.counter.calibrator.observe(assessment.count, spent.reported.input_tokens)
         if spent.outcome in ("completed", "cut") and usage.output_tokens is not None:
-            self._learner.learn(_kind(assessment.subject), usage.output_tokens)
+            self._learner.learn(assessment.subject.kind, usage.output_tokens)
 
     def _adapted(self, assessment: Assessment) -> Assessment:
         """Hold at first what such streams usually use, where more can be held on the way."""
@@ -232,7 +240,7 @@ class Engine:
         fixed = not self.settings.adaptive_reserve or not request.stream or not terms.demands
         if fixed or is_reasoning(request.model):
             return assessment
-        usual = self._learner.estimate(_kind(assessment.subject))
+        usual = self._learner.estimate(assessment.subject.kind)
         first = max(usual or terms.want, terms.least) + SLACK
         if first >= terms.want:
             return assessment
@@ -258,9 +266,10 @@ class Engine:
         try:
             if not self.settings.observe:
                 self._refusals.check(request.body, limits)
-            prompt, count = await self.counter.count(subject)
+            rates = rates_of(self.catalog, request)
+            most = most_input(limits, subject.scope(), rates)
+            prompt, count = await self.counter.count(subject, most)
             conversation, grew = self._refusals.grew(prompt, count, subject.identity)
-            rates = self._rates(request)
             ask = ask_for(request, count, self.settings)
             subject, ask, trimmed = await fit_to(
                 limits, rates, subject, ask, self.settings, self.counter
@@ -283,18 +292,6 @@ class Engine:
 
     def _refused(self, subject: Subject, error: StreamGuardError) -> None:
         self.teller.refused(subject, error, repeated=isinstance(error, OversizedRetryError))
-
-    def _rates(self, request: Request) -> Rates:
-        info = self.catalog.model_info(request.model)
-        rate = info.input_rate
-        if request.writes_cache and rate is not None:
-            rate = max(rate, info.cache_write_rate or 0)
-        return Rates(info.context_window, rate, info.output_rate)
-
-
-def _kind(subject: Subject) -> tuple[str, str]:
-    """What outputs are learnt by."""
-    return subject.request.model, subject.identity.feature or ""
 
 
 def new_request_id() -> str:

@@ -10,8 +10,10 @@ from typing import Any, Literal, TypeVar, get_args
 from streamguard.core.room import Fit
 from streamguard.core.wire import Request
 from streamguard.errors import ConfigurationError
+from streamguard.guard.counts import Counting, CountRemote, check_counting
 from streamguard.identity import Identity
 from streamguard.limits import Limit
+from streamguard.tokenizers.own import Paths
 
 LimitSource = Callable[[Identity, str], Sequence[Limit] | Awaitable[Sequence[Limit]]]
 """Looks limits up when a call comes: (identity, model) to limits; plans change at run time."""
@@ -21,7 +23,7 @@ Ending = Literal["native", "strict", "graceful"]
 
 _SECONDS = (
     "hold_ttl", "store_timeout", "drain_seconds", "first_token_seconds", "idle_seconds",
-    "stream_seconds",
+    "stream_seconds", "count_remote_seconds",
 )  # fmt: skip
 
 
@@ -94,6 +96,12 @@ class Settings:
             prompt is within answers, else the last.
         queue: let calls wait where a window is exhausted; without it they are refused at once.
         cache: answer a request that comes again word for word without asking the model again.
+        tokenizers: models, by name or pattern, to a local Hugging Face ``tokenizer.json`` each.
+        counting: "exact", or "sampled" for batches of uniform short prompts: most are estimated
+            from a sample, and their method is "calibrated".
+        count_remote: asks the provider where a count would be an estimate or a bound; see
+            ``streamguard.client.counting``. Where it fails, the estimate stands.
+        count_remote_seconds: how long it may take.
         hold_ttl: seconds after which the hold of a crashed worker comes back.
         store_policy: of limits without their own ``fail``, while the store is out of reach:
             "closed" refuses, "open" grants, a number is each worker's share of what remained.
@@ -120,6 +128,10 @@ class Settings:
     sizes: Mapping[str, Sequence[tuple[int, str]]] = field(default_factory=dict)
     queue: Queue | None = None
     cache: Cache | None = None
+    tokenizers: Paths = field(default_factory=dict)
+    counting: Counting = "exact"
+    count_remote: CountRemote | None = None
+    count_remote_seconds: float = 2.0
     hold_ttl: float = 120.0
     store_policy: str | float = "closed"
     store_timeout: float = 2.0
@@ -150,6 +162,7 @@ class Settings:
         if not callable(self.limits):
             _check_names(self.limits)
         _check_models(self.fallback, self.sizes)
+        check_counting(self.tokenizers, self.counting, self.count_remote)
 
     async def limits_for(self, identity: Identity, model: str) -> Sequence[Limit]:
         """The limits of a call, looked up where they are; all soft where nothing is refused."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from streamguard.core.metering import TextMeter
 from streamguard.tokenizers.encodings import ENCODINGS
-from streamguard.tokenizers.registry import ModelTokenizer, get_tokenizer, tokenizer_for_model
+from streamguard.tokenizers.own import Paths, Tokenizers
+from streamguard.tokenizers.registry import ModelTokenizer, get_tokenizer
 
 
 class OutputCounter:
@@ -24,13 +25,16 @@ class OutputCounter:
 
     __slots__ = ("_meter", "encoding", "exact")
 
-    def __init__(self, model_or_encoding: str) -> None:
+    def __init__(self, model_or_encoding: str, *, tokenizers: Paths | None = None) -> None:
         """Take a model's name (``gpt-4o``) or an encoding's (``o200k_base``).
 
+        ``tokenizers`` are names or patterns of models with the paths of their own
+        ``tokenizer.json``, as in a guard's settings.
+
         Raises:
-            ConfigurationError: the vocabulary is damaged.
+            ConfigurationError: the vocabulary is damaged, or the file is no tokenizer.
         """
-        tokenizer, self.exact = _resolve(model_or_encoding)
+        tokenizer, self.exact = _resolve(model_or_encoding, Tokenizers(tokenizers))
         self.encoding = tokenizer.name
         self._meter = TextMeter(tokenizer)
 
@@ -55,7 +59,7 @@ class OutputCounter:
         return self._meter.take(text, limit)
 
 
-def _resolve(name: str) -> ModelTokenizer:
+def _resolve(name: str, own: Tokenizers) -> ModelTokenizer:
     if name in ENCODINGS:
         return ModelTokenizer(get_tokenizer(name), exact=True)
-    return tokenizer_for_model(name)
+    return own.for_model(name)
