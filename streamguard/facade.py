@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -56,7 +64,7 @@ class Guard(Engine):
         settings["queue"] = as_option(Queue, settings.get("queue"))
         settings["cache"] = as_option(Cache, settings.get("cache"))
         super().__init__(
-            Settings(limits=limits if callable(limits) else tuple(limits), **settings),
+            Settings(limits=tuple(limits) if isinstance(limits, Iterable) else limits, **settings),
             store=store,
             catalog=catalog,
             sinks=sinks,

@@ -10,7 +10,7 @@ from typing import Any
 
 from streamguard.catalog import Catalog
 from streamguard.errors import ConfigurationError
-from streamguard.guard.settings import Settings
+from streamguard.guard.settings import Cache, Queue, Settings, as_option
 from streamguard.limits import Limit
 
 _LIMIT_KEYS = {field.name for field in fields(Limit) if field.init}
@@ -62,14 +62,38 @@ def parse_config(given: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise ConfigurationError(f"{where}: unknown keys {sorted(unknown)}; known: {known}")
     result: dict[str, Any] = {key: given[key] for key in _SETTING_KEYS & set(given)}
     if "store" in given:
-        result["store"] = given["store"]
-    if "models" in given:
-        result["catalog"] = Catalog(given["models"])
+        result["store"] = _store(given["store"], where)
     limits = given.get("limits", [])
     if not isinstance(limits, list):
         raise ConfigurationError(f"{where}: limits must be a list, written [[limits]]")
     result["limits"] = [_limit(one, f"{where}: limits[{at}]") for at, one in enumerate(limits)]
+    try:
+        if "models" in given:
+            result["catalog"] = _catalog(given["models"])
+        _check_settings(result)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error.message}") from error
     return result
+
+
+def _store(given: Any, where: str) -> str:
+    if not isinstance(given, str):
+        raise ConfigurationError(f"{where}: store={given!r} must be a URL, such as 'memory://'")
+    return given
+
+
+def _catalog(given: Any) -> Catalog:
+    if not isinstance(given, dict) or not all(isinstance(one, dict) for one in given.values()):
+        raise ConfigurationError('models must be tables, written [models."NAME"]')
+    return Catalog(given)
+
+
+def _check_settings(given: Mapping[str, Any]) -> None:
+    """Build the settings once, so that the error names the file."""
+    as_option(Queue, given.get("queue"))
+    as_option(Cache, given.get("cache"))
+    names = (_SETTING_KEYS | {"limits"}) & set(given)
+    Settings(**{name: given[name] for name in names - {"queue", "cache", "fit"}})
 
 
 def _limit(given: Any, where: str) -> Limit:
@@ -77,8 +101,9 @@ def _limit(given: Any, where: str) -> Limit:
         raise ConfigurationError(f"{where} must be a table, written [[limits]]")
     unknown = set(given) - _LIMIT_KEYS
     if unknown:
-        raise ConfigurationError(f"{where}: unknown keys {sorted(unknown)}")
+        known = sorted(_LIMIT_KEYS)
+        raise ConfigurationError(f"{where}: unknown keys {sorted(unknown)}; known: {known}")
     try:
-        return Limit(**{**given, "scope": tuple(given.get("scope", ()))})
-    except (ConfigurationError, TypeError) as error:
-        raise ConfigurationError(f"{where}: {error}") from error
+        return Limit(**given)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error.message}") from error

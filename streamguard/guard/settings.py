@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
@@ -44,7 +44,7 @@ class Queue:
 
     def __post_init__(self) -> None:
         """Refuse figures that cannot work."""
-        if isinstance(self.capacity, bool) or self.capacity < 1 or not self.max_wait > 0:
+        if not (is_positive(self.capacity) and self.capacity >= 1 and is_positive(self.max_wait)):
             message = (
                 f"queue: capacity={self.capacity!r} and max_wait={self.max_wait!r} must be > 0"
             )
@@ -69,7 +69,8 @@ class Cache:
 
     def __post_init__(self) -> None:
         """Refuse figures that cannot work."""
-        if not (self.ttl > 0 and 0 < self.max_answer <= self.max_bytes):
+        given = (self.ttl, self.max_answer, self.max_bytes)
+        if not (all(map(is_positive, given)) and self.max_answer <= self.max_bytes):
             message = (
                 f"cache: ttl={self.ttl!r} must be > 0, and max_answer={self.max_answer!r} between "
                 f"1 and max_bytes={self.max_bytes!r}"
@@ -156,8 +157,12 @@ class Settings:
                 raise ConfigurationError(message)
         for name in _SECONDS:
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not is_positive(value):
                 message = f"{name}={value!r} must be more than 0 seconds"
+                raise ConfigurationError(message)
+        for name in ("observe", "adaptive_reserve"):
+            if not isinstance(getattr(self, name), bool):
+                message = f"{name}={getattr(self, name)!r} must be true or false"
                 raise ConfigurationError(message)
         if not callable(self.limits):
             _check_names(self.limits)
@@ -190,14 +195,21 @@ def as_option(kind: type[Option], given: Option | Mapping[str, Any] | None) -> O
     """A queue or a cache from its figures, as a config file has them.
 
     Raises:
-        ConfigurationError: an unknown key or a figure that cannot work.
+        ConfigurationError: no figures, an unknown key or a figure that cannot work.
     """
-    if not isinstance(given, Mapping):
+    if given is None or isinstance(given, kind):
         return given
-    unknown = set(given) - {field.name for field in fields(kind)}
-    if unknown:
-        raise ConfigurationError(f"{kind.__name__.lower()}: unknown keys {sorted(unknown)}")
+    name, known = kind.__name__.lower(), sorted(field.name for field in fields(kind))
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"{name}={given!r} must be a table of {known}")
+    if unknown := sorted(set(given) - set(known)):
+        raise ConfigurationError(f"{name}: unknown keys {unknown}; known: {known}")
     return kind(**given)
+
+
+def is_positive(value: object) -> bool:
+    """Whether it is a number over 0; a file may say anything."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 
 def is_reasoning(model: str) -> bool:
@@ -207,8 +219,11 @@ def is_reasoning(model: str) -> bool:
 
 
 def _check_models(fallback: Any, sizes: Mapping[str, Any]) -> None:
-    if isinstance(fallback, str) or not all(isinstance(model, str) for model in fallback):
+    if not isinstance(fallback, Sequence) or isinstance(fallback, str) or not _are_texts(fallback):
         message = f"fallback={fallback!r} must be a list of model names"
+        raise ConfigurationError(message)
+    if not isinstance(sizes, Mapping):
+        message = f"sizes={sizes!r} must be a table of [tokens, model] pairs by name"
         raise ConfigurationError(message)
     for name, steps in sizes.items():
         if not (isinstance(steps, Sequence) and steps and all(map(_is_step, steps))):
@@ -219,13 +234,20 @@ def _check_models(fallback: Any, sizes: Mapping[str, Any]) -> None:
             raise ConfigurationError(message)
 
 
+def _are_texts(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
 def _is_step(step: Any) -> bool:
     if isinstance(step, str) or not isinstance(step, Sequence):
         return False
     return [type(part) for part in step] == [int, str] and step[0] > 0
 
 
-def _check_names(limits: Sequence[Limit]) -> None:
+def _check_names(limits: Any) -> None:
+    if not isinstance(limits, Sequence) or not all(isinstance(limit, Limit) for limit in limits):
+        message = f"limits={limits!r} must be a list of Limit(…)"
+        raise ConfigurationError(message)
     names = [limit.name for limit in limits]
     double = sorted({name for name in names if names.count(name) > 1})
     if double:

@@ -53,7 +53,11 @@ def sinks_from(given: Any, where: str) -> list[Sink]:
     table = _table(given, where, {"ledger", "spool", "alerts"})
     told: list[Sink] = [StructlogSink()]
     if "ledger" in table:
-        from streamguard.sinks.ledger import LedgerSink
+        try:
+            from streamguard.sinks.ledger import LedgerSink
+        except ImportError as error:
+            message = f"{where}.ledger needs pip install 'streamguard[sql]'"
+            raise ConfigurationError(message) from error
 
         url, spool = (_read(table.get(key), f"{where}.{key}") for key in ("ledger", "spool"))
         told.append(LedgerSink(url, spool=spool))

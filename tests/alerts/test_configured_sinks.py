@@ -99,6 +99,14 @@ def test_a_wrong_key_is_named_with_its_place(tell, words):
         sinks_from(tell, "tell")
 
 
+def test_a_missing_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "streamguard.sinks.ledger", None)
+    with pytest.raises(
+        ConfigurationError, match=r"tell.ledger needs pip install 'streamguard\[sql"
+    ):
+        sinks_from({"ledger": "sqlite:///usage.db"}, "tell")
+
+
 def test_sqlalchemy_is_needed_for_a_ledger_alone():
     code = (
         "import sys; from streamguard.sinks.configured import sinks_from;"

@@ -45,12 +45,26 @@ def test_spans(per, span):
         {"tokens": 1, "scope": ("planet",)},
         {"tokens": 1, "where": {"planet": "x"}},
         {"requests": 1},
+        {"tokens": 1, "per": 5},
+        {"tokens": 1, "name": 3},
+        {"tokens": 1, "soft": "yes"},
+        {"tokens": 1, "calendar": 1},
+        {"tokens": 1, "timezone": None},
+        {"tokens": 1, "where": "gpt-4o"},
+        {"tokens": 1, "where": {"model": 4}},
+        {"tokens": 1, "scope": 5},
     ],
 )
 def test_wrong_limits_say_what_is_wrong(wrong):
     with pytest.raises(ConfigurationError) as caught:
         Limit(**wrong)
     assert len(caught.value.message) > 20
+
+
+def test_a_scope_without_its_comma_is_told_as_it_was_written():
+    with pytest.raises(ConfigurationError, match=r"scope='tenant' must be a list"):
+        Limit(tokens=1, scope=("tenant"))
+    assert Limit(tokens=1, scope=["tenant"]).scope == ("tenant",)
 
 
 def test_names_and_amounts():

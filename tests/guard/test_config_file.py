@@ -1,0 +1,48 @@
+"""A file may say anything: each mistake is one sentence with the file's name."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from streamguard import ConfigurationError, Guard, Limit
+
+WRONG = {
+    "hold_ttl = '5'": "hold_ttl='5' must be more than 0 seconds",
+    "idle_seconds = true": "idle_seconds=True must be more than 0 seconds",
+    "observe = 'yes'": "observe='yes' must be true or false",
+    "adaptive_reserve = 1": "adaptive_reserve=1 must be true or false",
+    "store = 5": "store=5 must be a URL",
+    "models = 3": 'models must be tables, written [models."NAME"]',
+    "models = {a = 3}": 'models must be tables, written [models."NAME"]',
+    "models = {a = {context = 5}}": "model 'a': unknown ['context']",
+    "sizes = 3": "sizes=3 must be a table",
+    "fallback = 3": "fallback=3 must be a list of model names",
+    "fallback = 'gpt-4o'": "fallback='gpt-4o' must be a list of model names",
+    "queue = 3": "queue=3 must be a table of ['capacity', 'max_wait', 'priority']",
+    "queue = {capcity = 3}": "queue: unknown keys ['capcity']; known: ['capacity',",
+    "queue = {capacity = 'x'}": "queue: capacity='x'",
+    "queue = {capacity = 0.5}": "queue: capacity=0.5",
+    "queue = {max_wait = '20'}": "queue: capacity=100 and max_wait='20' must be > 0",
+    "cache = true": "cache=True must be a table of",
+    "cache = {ttl = 'x'}": "cache: ttl='x' must be > 0",
+    "limits = [{tokens = 5}, {tokens = 5}]": "limits share the names",
+    "limits = [{tokens = 5, scop = []}]": "limits[0]: unknown keys ['scop']; known: ['",
+    "limits = [{tokens = 5, scope = 'tenant'}]": "limits[0]: scope='tenant' must be a list",
+    "limits = [{tokens = 5, per = 5}]": "limits[0]: per=5 is not a span",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_wrong_value_is_named_with_its_file(tmp_path, text):
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=re.escape(f"{path}: {WRONG[text]}")):
+        Guard.from_config(path)
+
+
+@pytest.mark.parametrize("limits", [Limit(tokens=5), 5, ["tokens"]])
+def test_limits_are_a_list_of_limits(limits):
+    with pytest.raises(ConfigurationError, match=r"must be a list of Limit\(…\)"):
+        Guard(limits=limits)
