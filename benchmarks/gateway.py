@@ -1,10 +1,11 @@
 """What stands between a client and its provider costs: nothing, an app, the middleware, gateways.
 
-One upstream and one client, both raw asyncio, ask in turn: the upstream itself, a Starlette proxy
-app, the same app under ``StreamGuardMiddleware``, ``streamguard serve``, and LiteLLM's proxy where
-``--litellm`` (or ``STREAMGUARD_BENCH_LITELLM``) names its executable. Each server is one process.
-The targets take turns, round after round, so that a busy machine is busy for all of them; ratios
-are medians over rounds. ``--delay`` paces the upstream's chunks (ms); 0 sends as fast as it can.
+One upstream and one client, both raw asyncio, ask in turn: the upstream itself, a Starlette app
+that passes bytes on, a FastAPI app on the openai client, both again under the middleware (mw),
+``streamguard serve``, and LiteLLM's proxy where ``--litellm`` (or ``STREAMGUARD_BENCH_LITELLM``)
+names its executable. Each server is one process. The targets take turns, round after round, so
+that a busy machine is busy for all of them; ratios are medians over rounds. ``--delay`` paces the
+upstream's chunks (ms); 0 sends as fast as it can.
 
     python benchmarks/gateway.py [--quick] [--json] [--litellm PATH/bin/litellm]
 """
@@ -57,6 +58,9 @@ def framed(data: bytes) -> bytes:
 START = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 CONTENT = [chunk({"content": f" {WORDS[at % len(WORDS)]}"}) for at in range(CHUNKS)]
 FIRST = chunk({"role": "assistant", "content": ""})
+EACH = 64
+LONG = [chunk({"content": " the" * EACH})] * CHUNKS
+"""What a call of the race gets: a long answer, 64 tokens a chunk."""
 DONE = framed(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 
@@ -92,9 +96,11 @@ class Upstream(asyncio.Protocol):
         self.answer(json.loads(rest[:size]))
 
     def answer(self, request: dict[str, Any]) -> None:
-        cap = request.get("max_completion_tokens") or request.get("max_tokens") or CHUNKS
-        pieces = [FIRST, *CONTENT[:cap], chunk({}, "stop" if cap >= CHUNKS else "length")]
-        output = min(cap, CHUNKS)
+        cap = request.get("max_completion_tokens") or request.get("max_tokens") or 10**6
+        content, each = (LONG, EACH) if request.get("user") == "long" else (CONTENT, 1)
+        output = min(cap, CHUNKS * each)
+        finish = "stop" if cap >= CHUNKS * each else "length"
+        pieces = [FIRST, *content[: -(-output // each)], chunk({}, finish)]
         Upstream.calls += 1
         Upstream.billed += output + PROMPT_TOKENS
         if (request.get("stream_options") or {}).get("include_usage"):
@@ -163,6 +169,7 @@ class Client(asyncio.Protocol):
 def request_bytes(key: str, **more: Any) -> bytes:
     body = {"model": "gpt-4o", "stream": True, "max_tokens": 1000,
             "messages": [{"role": "user", "content": PROMPT}], **more}  # fmt: skip
+    body = {name: value for name, value in body.items() if value is not None}
     data = json.dumps(body).encode()
     head = (
         f"POST {PATH} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
@@ -207,10 +214,10 @@ async def load(
     }
 
 
-async def race(port: int, key: str, requests: int) -> dict[str, int]:
+async def race(port: int, key: str, requests: int, cap: int | None) -> dict[str, int]:
     """All requests at once; how many were let in."""
     loop = asyncio.get_running_loop()
-    request = request_bytes(key, max_tokens=CHUNKS)
+    request = request_bytes(key, user="long", max_tokens=cap)
     clients = [
         (await loop.create_connection(Client, "127.0.0.1", port))[1] for _ in range(requests)
     ]
@@ -223,8 +230,8 @@ async def race(port: int, key: str, requests: int) -> dict[str, int]:
 # -- the servers in between
 
 
-def proxy_app(upstream: str, *, guarded: bool) -> Any:
-    """A chat endpoint as people write it: Starlette, the stream passed on by httpx."""
+def bytes_app(upstream: str) -> Any:
+    """The leanest chat endpoint there is: Starlette, bytes passed on by httpx, nothing read."""
     import httpx2
     from starlette.applications import Starlette
     from starlette.responses import StreamingResponse
@@ -249,9 +256,36 @@ def proxy_app(upstream: str, *, guarded: bool) -> Any:
         finally:
             await answer.aclose()
 
-    app = Starlette(routes=[Route(PATH, chat, methods=["POST"])])
-    if not guarded:
-        return app
+    return Starlette(routes=[Route(PATH, chat, methods=["POST"])])
+
+
+def sdk_app(upstream: str) -> Any:
+    """A chat endpoint as most people write it: FastAPI and the openai client."""
+    from fastapi import FastAPI, Request
+    from fastapi.responses import StreamingResponse
+    from openai import AsyncOpenAI
+
+    app = FastAPI()
+    client = AsyncOpenAI(base_url=f"{upstream}/v1", api_key="k")
+
+    async def chat(request: Request) -> StreamingResponse:
+        body = await request.json()
+        return StreamingResponse(events(body), media_type="text/event-stream")
+
+    async def events(body: dict[str, Any]) -> Any:
+        async for part in await client.chat.completions.create(**body):
+            yield f"data: {part.model_dump_json(exclude_unset=True)}\n\n"
+        yield "data: [DONE]\n\n"
+
+    chat.__annotations__ = {"request": Request}
+    app.post(PATH)(chat)
+    return app
+
+
+APPS = {"app": bytes_app, "sdk app": sdk_app}
+
+
+def guarded(app: Any) -> Any:
     from streamguard import Guard, Identity, Limit, StreamGuardMiddleware
 
     guard = Guard(limits=[Limit(tokens=10**12, per="day", scope=("tenant",))], sinks=[])
@@ -420,18 +454,20 @@ def ratio(rounds: list[dict[str, Any]], one: str, other: str) -> float:
     return statistics.median(a / b for a, b in pairs if b)
 
 
-def overshoot(folder: str, url: str, port: int, executable: str | None, key: str) -> dict[str, Any]:
+def overshoot(
+    folder: str, url: str, port: int, executable: str | None, key: str, cap: int | None
+) -> dict[str, Any]:
     """All at once on a budget for ten of them: what the upstream billed beyond it."""
-    each = PROMPT_TOKENS + CHUNKS
+    each = PROMPT_TOKENS + EACH * CHUNKS
     budget, asked, found = 10 * each, 64, {}
-    servers = [gateway(folder, url, budget, "minute", "gateway-race")]
+    servers = [gateway(folder, url, budget, "minute", f"gateway-race-{cap}")]
     if executable:
-        servers.append(litellm(folder, executable, url, budget, "litellm-race"))
+        servers.append(litellm(folder, executable, url, budget, f"litellm-race-{cap}"))
     for server in servers:
         with contextlib.closing(server):
             server.wait()
             before = books(port)
-            row = asyncio.run(race(server.port, key, asked))
+            row = asyncio.run(race(server.port, key, asked, cap))
             billed = books(port) - before
             name = server.name.partition("-")[0]
             found[name] = {
@@ -468,7 +504,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             Server("direct", role("upstream", port, "--delay", delay), port, cwd=folder)
         )
         targets = [upstream]
-        for name in ("app", "middleware"):
+        for name in ("app", "app + mw", "sdk app", "sdk app + mw"):
             at = free_port()
             targets.append(started(Server(name, role(name, at, "--url", url), at, cwd=folder)))
         targets.append(started(gateway(folder, url, 10**12, "day")))
@@ -482,20 +518,24 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         for concurrency in (1, 32, 256):
             rows = [measure(targets, key, concurrency, seconds) for _ in range(rounds)]
             found = {"targets": summary(rows, names)}
-            found["middleware_of_app"] = ratio(rows, "middleware", "app")
+            found["middleware_of_app"] = ratio(rows, "app + mw", "app")
+            found["middleware_of_sdk_app"] = ratio(rows, "sdk app + mw", "sdk app")
             if executable:
                 found["gateway_of_litellm"] = ratio(rows, "gateway", "litellm")
             result["concurrency"][str(concurrency)] = found
         result["memory_mb"] = {target.name: round(target.memory_mb(), 1) for target in targets}
-        result["overshoot"] = overshoot(folder, url, port, executable, key)
+        result["overshoot"] = {
+            name: overshoot(folder, url, port, executable, key, cap)
+            for name, cap in (("with max_tokens", EACH * CHUNKS), ("without max_tokens", None))
+        }
         return result
 
 
 def table(rows: dict[str, Any]) -> None:
-    print("target       streams/s  first p50  added p50  added p99  cpu ms/stream  failed")
+    print("target         streams/s  first p50  added p50  added p99  cpu ms/stream  failed")
     for name, row in rows.items():
         print(
-            f"{name:<12}{row['streams_per_second']:>10.1f}{row['first_token_p50_ms']:>11.2f}"
+            f"{name:<14}{row['streams_per_second']:>10.1f}{row['first_token_p50_ms']:>11.2f}"
             f"{row['added_p50_ms']:>11.2f}{row['added_p99_ms']:>11.2f}"
             f"{row['cpu_ms_per_stream']:>15.2f}{row['failed']:>8}"
         )
@@ -508,17 +548,21 @@ def show(result: dict[str, Any]) -> None:
     for concurrency, found in result["concurrency"].items():
         print(f"\nconcurrency {concurrency}, chunks as fast as they go")
         table(found["targets"])
-        print(f"middleware / app: {found['middleware_of_app']:.2f} of the streams/s")
+        print(
+            f"with the middleware: {found['middleware_of_sdk_app']:.2f} of the SDK app's "
+            f"streams/s, {found['middleware_of_app']:.2f} of the byte-passing app's"
+        )
         if "gateway_of_litellm" in found:
             print(f"gateway / LiteLLM: {found['gateway_of_litellm']:.1f} times the streams/s")
     print("\npeak memory, MB:", json.dumps(result["memory_mb"]))
-    print("\n64 requests at once on a budget for 10")
-    for name, row in result["overshoot"].items():
-        print(
-            f"{name:<10} budget {row['budget']:,}, admitted {row['admitted']}, billed "
-            f"{row['billed']:,}, over by {row['overshoot']:,}"
-        )
-    if "litellm" not in result["overshoot"]:
+    for kind, rows in result["overshoot"].items():
+        print(f"\n64 requests at once on a budget for 10, {kind}")
+        for name, row in rows.items():
+            print(
+                f"{name:<10} budget {row['budget']:,}, admitted {row['admitted']}, billed "
+                f"{row['billed']:,}, over by {row['overshoot']:,}"
+            )
+    if "litellm" not in result["memory_mb"]:
         print("LiteLLM was left out: --litellm names no executable")
 
 
@@ -533,7 +577,8 @@ def serve(name: str, port: int, url: str, delay: float) -> None:
         return
     import uvicorn
 
-    app = proxy_app(url, guarded=name == "middleware")
+    app = APPS[name.removesuffix(" + mw")](url)
+    app = guarded(app) if name.endswith("mw") else app
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
 
 
