@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from heapq import nlargest
@@ -80,7 +81,10 @@ class LiveView:
 
     def _open(self) -> list[Call]:
         """The calls under way, without those made inside another one, oldest first."""
-        calls = [one for one in list(self._guard.open_calls) if not _is_part(one)]
+        known: list[Call] = []
+        with contextlib.suppress(RuntimeError):  # another thread began one just now
+            known = list(self._guard.open_calls)
+        calls = [call for call in known if not _is_part(call)]
         return sorted(calls, key=lambda call: -call.elapsed)
 
     async def _streams(self, moment: _Moment) -> dict[str, Any]:
@@ -106,7 +110,7 @@ class LiveView:
         return {"since": book.since, "refused": book.refused, "cuts": book.cuts, "rows": rows}
 
     async def _incident(self, one: Incident, now: float) -> dict[str, Any]:
-        limits = await self._windows.limits(one.who, now)
+        limits = await self._windows.limits(one.who, now) if one.who.whole else ()
         unit = next((limit.unit for limit in limits if limit.name == one.reason), "tokens")
         figures = {name: getattr(one, name) for name in _FIGURES}
         names = {"reason": _shown(one.reason), "code": _shown(one.code)}

@@ -18,6 +18,7 @@ from support.plans import Plan
 from support.texts import ENGLISH
 from support.upstream import Upstream
 
+from streamguard.gateway import live_feed
 from streamguard.gateway.app import Gateway
 from streamguard.gateway.config import read_gateway
 from streamguard.gateway.keys import KeyRing
@@ -131,6 +132,11 @@ def chromium() -> Iterator[Browser]:
         yield one
 
 
+@pytest.fixture(autouse=True)
+def _lively(monkeypatch):
+    monkeypatch.setattr(live_feed, "SAMPLE_SECONDS", 0.2)
+
+
 @pytest.fixture
 def page(chromium) -> Browser:
     chromium.prefers(color_scheme="light", reduced_motion="no-preference")
@@ -197,7 +203,7 @@ def test_the_numbers_on_the_page_are_what_the_gateway_did(page, run):
 
 
 def test_streams_move_while_they_run(page, run):
-    run.upstream.default = Plan(text=ENGLISH[:4_000], delay=0.01)
+    run.upstream.default = Plan(text=ENGLISH[:1_500], delay=0.01)
     look(page, run)
     page.until(lambda: "No call is under way" in page.text("#streams"), "no empty page")
     texts = []

@@ -159,6 +159,21 @@ def test_a_dropped_call_does_not_stay_on_the_page():
     assert anyio.run(scene) == 0
 
 
+def test_a_look_while_another_thread_begins_a_call_shows_none_and_goes_on():
+    class Changing:
+        def __iter__(self):
+            raise RuntimeError("Set changed size during iteration")
+
+    async def watch():
+        scene.guard.open_calls = Changing()
+        return await scene.look()
+
+    scene = Scene()
+    found = anyio.run(watch)
+    assert found["streams"] == {"open": 0, "waiting": 0, "rows": []}
+    assert "error" not in str(found)
+
+
 def test_windows_show_what_is_used_and_held_apart_and_by_whom():
     hour = Limit(tokens=10_000, per="hour", scope=("tenant",), name="plan")
     month = Limit(cost="5", per="month", name="all", calendar=True)
@@ -255,11 +270,13 @@ def test_names_that_were_cut_name_no_account():
     async def scene():
         scene = Scene(Limit(tokens=9_000, per="hour", scope=("tenant",)))
         async with scene.guard:
-            await read(scene.stream(tenant="t" * 200))
+            await read(scene.stream(tenant="t" * 200, max_tokens=9))
             await read(scene.stream(tenant="ok"))
             return await scene.look()
 
     found = anyio.run(scene)
+    (cut,) = found["incidents"]["rows"]
+    assert cut["tenant"].endswith("t…")
     assert [row["scope"]["tenant"] for row in found["windows"]["rows"]] == ["ok"]
     assert found["spenders"]["by"]["tenant"][0]["calls"] == 1
 
