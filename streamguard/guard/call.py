@@ -40,7 +40,8 @@ class Call:
         ceiling: output tokens they may produce if more can be held while they stream.
         body: the body to send: the client's own object when nothing had to change.
         observed: nothing of the call is clamped or cut.
-        spent: how the call ended, once it has.
+        finished: the call is being settled, or is.
+        spent: how it ended, once it has.
         fund: what the reservation holds, for calls made inside this one.
         meters: of its response streams.
     """
@@ -69,7 +70,7 @@ class Call:
         self._outer = outer
         self._drawn = drawn
         self.meters: list[StreamMeter] = []
-        self._finished = False
+        self.finished = False
         self.spent: Spent | None = None
         self._began = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
@@ -87,11 +88,6 @@ class Call:
     @property
     def _model(self) -> str:
         return self.assessment.subject.request.model
-
-    @property
-    def finished(self) -> bool:
-        """Whether the call is settled."""
-        return self._finished
 
     @property
     def changed(self) -> bool:
@@ -154,7 +150,7 @@ class Call:
         A call inside another one extends that one's hold. None granted means none later.
         """
         want = min(want, self.ceiling - self._held)
-        if self._finished:
+        if self.finished:
             granted = 0
         elif self._outer is not None and self._drawn is not None:
             granted = await self._draw_more(self._outer, self._drawn, want)
@@ -199,8 +195,10 @@ class Call:
         self._engine.learn_oversized(self.assessment.subject.request.body, error)
 
     def finish_soon(self, spent: Spent) -> None:
-        """Settle in the background; the guard's ``close`` waits for it."""
-        self._engine.books.in_background(self.finish(spent))
+        """Settle in the background; the guard's ``close`` waits for it. Nothing joins any more."""
+        if not self.finished:
+            self.finished = True
+            self._engine.books.in_background(self._finish(spent))
 
     async def finish(self, spent: Spent) -> Usage:
         """Settle what was used, or release the hold of a call that was not billed.
@@ -208,9 +206,12 @@ class Call:
         Only the first call has an effect. Safe under cancellation: the store is asked in a
         shielded scope, and asked again later when it is out of reach.
         """
-        if self._finished:
+        if self.finished:
             return Usage()
-        self._finished = True
+        self.finished = True
+        return await self._finish(spent)
+
+    async def _finish(self, spent: Spent) -> Usage:
         self.spent = spent
         self._engine.open_calls.discard(self)
         if self._timer is not None:

@@ -194,13 +194,13 @@ class Engine:
 
     async def _begin(self, subject: Subject) -> Call:
         assessment = self._adapted(await self._assess(subject))
+        await self.open()
         outer = current_call.get()
         drawn = None
         if outer is None or outer.finished:
             outer = None
         else:
             drawn, assessment = join(assessment, outer)
-        await self.open()
         try:
             grant = await self._reserve(assessment)
         except BaseException:
