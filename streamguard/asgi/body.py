@@ -9,6 +9,10 @@ from typing import Any
 from streamguard.asgi.types import Headers, Receive, Scope
 from streamguard.errors import BodyTooLargeError, ProtocolError, UnsupportedBodyError
 
+_HIDDEN = frozenset(
+    {"http.response.pathsend", "http.response.zerocopysend", "http.response.trailers"}
+)
+
 
 class ClientGone(Exception):  # noqa: N818 - not an error: the client left while sending
     """The client disconnected before its body was complete."""
@@ -119,16 +123,16 @@ def encoded(pairs: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
 def replaced(scope: Scope, body: bytes) -> dict[str, Any]:
     """A copy of the scope for the app: the right body length, nothing that hides the response.
 
-    An app that compresses its response would hide it from the meter, and the server's own file
-    sending would pass it by: the app is not told that either is possible.
+    An app that compresses its response would hide it from the meter, the server's own file
+    sending would pass it by, and trailers would come after a cut: the app is not told that any
+    of them is possible.
     """
     headers = without(
         scope["headers"], b"content-length", b"content-encoding", b"accept-encoding",
         b"transfer-encoding",
     )  # fmt: skip
     headers.append((b"content-length", str(len(body)).encode()))
-    hidden = ("http.response.pathsend", "http.response.zerocopysend")
     extensions = {
-        key: value for key, value in (scope.get("extensions") or {}).items() if key not in hidden
+        key: value for key, value in (scope.get("extensions") or {}).items() if key not in _HIDDEN
     }
     return {**scope, "headers": headers, "extensions": extensions}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -57,13 +58,14 @@ class Exchange:
                         await app(replaced(scope, body), self._replay, self._responder.send)
                     except Exception as error:  # noqa: BLE001 - raised again below, ungrouped
                         failure = error
-                await self._check_time()
                 group.cancel_scope.cancel()
+            await self._check_time()
         finally:
             current_call.reset(token)
             end_early.reset(ending)
             await self._call.finish(self._spent(failure))
-        if failure is not None and not self._responder.done:
+        # How an app takes being stopped is no news; any other error is the server's to log.
+        if failure is not None and not (self._responder.done and self._app_scope.cancel_called):
             raise failure
 
     def end(self, error: TimeBudgetExceededError) -> None:
@@ -82,6 +84,7 @@ class Exchange:
                 await self._responder.time_out(late)
 
     def _final(self) -> None:
+        self._app_scope.deadline = math.inf  # what the app does after its response may take long
         self._call.finish_soon(self._spent(None))
 
     async def _replay(self) -> Message:
@@ -89,7 +92,8 @@ class Exchange:
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
-        await self._left.wait()
+        if not self._left.is_set():  # who only looks (``is_disconnected``) must not wait for it
+            await self._left.wait()
         return {"type": "http.disconnect"}
 
     async def _watch(self) -> None:
@@ -102,7 +106,8 @@ class Exchange:
         if self._call.drains:
             await anyio.sleep(self._settings.drain_seconds)
         self._left.set()
-        self._app_scope.cancel()
+        if not self._responder.done:
+            self._app_scope.cancel()
 
     def _spent(self, failure: Exception | None) -> Spent:
         responder = self._responder

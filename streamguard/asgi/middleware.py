@@ -17,7 +17,12 @@ from streamguard.asgi.replay import Recorder, resend
 from streamguard.asgi.types import ASGIApp, Message, Receive, Scope, Send
 from streamguard.core.strict_json import dumps, loads
 from streamguard.core.wire import StreamState, WireProtocol
-from streamguard.errors import ConfigurationError, ProtocolError, StreamGuardError
+from streamguard.errors import (
+    ConfigurationError,
+    ProtocolError,
+    StoreUnavailableError,
+    StreamGuardError,
+)
 from streamguard.guard.context import identity_source
 from streamguard.guard.counter import BIG
 from streamguard.guard.engine import Engine, new_request_id
@@ -54,6 +59,10 @@ class StreamGuardMiddleware:
     other POSTs: "detect" guards bodies that are model requests by their shape (also of PUTs and
     PATCHes) and refuses JSON over ``max_body`` bytes, "pass" lets all through, "deny" refuses
     them.
+
+    When a stream is cut or the client leaves, the app is cancelled, and a background task that
+    would have followed does not run; one that follows a whole response is left alone. Runs on
+    asyncio.
 
     Raises:
         ConfigurationError: a route names an unknown protocol.
@@ -191,18 +200,20 @@ class StreamGuardMiddleware:
             answers.keep(subject, call.spent, recorder.answer)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def opening() -> Message:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                await self.guard.open()
-            return message
-
         async def closing(message: Message) -> None:
             if message["type"].startswith("lifespan.shutdown."):
                 await self.guard.close()
             await send(message)
 
-        await self.app(scope, opening, closing)
+        startup = await receive()
+        try:
+            await self.guard.open()
+        except StoreUnavailableError:
+            pass  # it may come back: each call tries again, and is refused until then
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        await self.app(scope, _replaying([startup], receive), closing)
 
 
 _UNLISTED = Route(None)
@@ -287,7 +298,8 @@ def _path(scope: Scope) -> str:
     """The path with the mount prefix taken off, as the app's router sees it."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "").rstrip("/")
-    return path.removeprefix(root) if root else path
+    rest = path.removeprefix(root)
+    return path if rest and rest[0] != "/" else rest
 
 
 def _replaying(seen: list[Message], receive: Receive) -> Receive:

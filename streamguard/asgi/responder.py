@@ -74,7 +74,7 @@ class Responder:
         """End a response whose time budget lapsed."""
         if self._stream is not None:
             await self._pass(self._stream.time_out(error), more=False)
-        elif self._mode in ("whole", "empty"):
+        elif self._mode == "whole" or self.status is None:
             subject = self._call.assessment.subject
             body = subject.protocol.refusal(error, refusal_numbers(error))
             await self._answer(error.http_status, dumps(body), Spent("timed_out"))
