@@ -51,7 +51,7 @@ def check(config: Path, store: str | None, models: Sequence[str], as_json: bool)
         "upstreams": list(loaded.upstreams),
         "settings": _settings(loaded),
         "limits": [_limit(each, plan, loaded, models) for each, plan in _all(loaded)],
-        "warnings": list(_warnings(loaded, store or loaded.store)),
+        "warnings": list(_warnings(loaded, store or loaded.store, models)),
     }
     if as_json:
         click.echo(json.dumps(found))
@@ -142,7 +142,7 @@ def _rates(loaded: Loaded, model: str) -> Rates:
     return Rates(info.context_window, info.input_rate, info.output_rate)
 
 
-def _warnings(loaded: Loaded, store: str) -> Iterator[str]:
+def _warnings(loaded: Loaded, store: str, models: Sequence[str]) -> Iterator[str]:
     limits = [limit for limit, _plan in _all(loaded)]
     if not limits:
         yield "there are no limits: only context windows are held"
@@ -152,14 +152,27 @@ def _warnings(loaded: Loaded, store: str) -> Iterator[str]:
         yield "observe is on: nothing is refused or cut"
     if limits and all(limit.soft for limit in limits):
         yield "all limits are soft: nothing is refused"
+    yield from _unpriced(loaded, limits, models)
+    for limit in limits:
+        yield from _calendar(limit)
+
+
+def _unpriced(loaded: Loaded, limits: Sequence[Limit], models: Sequence[str]) -> Iterator[str]:
+    """The models without a price, and what that means where each is named."""
+
+    def priced(model: str) -> bool:
+        return _rates(loaded, model).output_rate is not None
+
     for model in (*loaded.settings.fallback, *_sized(loaded)):
-        if _rates(loaded, model).output_rate is None:
+        if not priced(model):
             yield f"model {model!r} has no known price: it is no fallback where money is short"
+    for model in models:
+        if not priced(model):
+            yield f"model {model!r} has no known price: limits in dollars refuse it"
     for limit in limits:
         named = limit.where.get("model")
-        if limit.unit == "cost" and named and _rates(loaded, named).output_rate is None:
+        if limit.unit == "cost" and named and not priced(named):
             yield f"limit {limit.name!r}: model {named!r} has no known price, so it is refused"
-        yield from _calendar(limit)
 
 
 def _sized(loaded: Loaded) -> Iterator[str]:

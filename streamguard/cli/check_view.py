@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ def show(found: Mapping[str, Any]) -> None:
     console.print(_limits(found["limits"]))
     for name, value in found["settings"].items():
         if value not in (None, [], {}, False):
-            console.print(f"{name.replace('_', ' ')}: {value}", markup=False)
+            console.print(f"{name} = {json.dumps(value)}", markup=False)
     for warning in found["warnings"]:
         console.print(f"[yellow]warning:[/yellow] {escape(warning)}")
 

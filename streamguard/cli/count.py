@@ -56,9 +56,15 @@ def _as_body(data: bytes) -> dict[str, Any] | None:
     try:
         body = loads(data)
     except ProtocolError as error:
-        click.echo(f"Note: counted as plain text: {error.message}", err=True)
+        rows = "; for rows of JSON give --jsonl" if b"\n{" in data else ""
+        click.echo(f"Note: counted as plain text: {error.message}{rows}", err=True)
         return None
-    return body if any(key in body for key in _BODY_KEYS) else None
+    if any(key in body for key in _BODY_KEYS):
+        return body
+    click.echo(
+        f"Note: counted as plain text: the JSON has none of {', '.join(_BODY_KEYS)}", err=True
+    )
+    return None
 
 
 def _decode(data: bytes) -> str:

@@ -36,9 +36,12 @@ def keys() -> None:
 @_URL
 @_JSON
 def create(tenant: str, user: str | None, feature: str | None, url: str, as_json: bool) -> None:
-    """Make a key and print it: it is shown this once, only its hash is kept."""
+    """Make a key and print it, this once: only its hash is kept."""
+    if not tenant.strip():
+        raise click.UsageError("--tenant is empty; say who is charged")
     key = _ring(url).create(Identity(tenant, user, feature))
-    click.echo(json.dumps({"key": key, "tenant": tenant}) if as_json else key)
+    row = {"key": key, "tenant": tenant, "user": user, "feature": feature}
+    click.echo(json.dumps(row) if as_json else key)
 
 
 @keys.command("list")
@@ -60,6 +63,8 @@ def list_keys(url: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows))
         return
+    if not rows:
+        click.echo("Note: there are no keys yet; make one with 'streamguard keys create'", err=True)
     for row in rows:
         state = "revoked" if row["revoked"] else "active"
         whom = "/".join(str(row[name]) for name in ("tenant", "user", "feature") if row[name])

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streamguard.cli.usage_plot import chart
+from streamguard.cli.usage_view import dollars
 
 Found = Mapping[str, Any]
 
@@ -42,7 +43,7 @@ def _totals(console: Console, totals: Found) -> None:
     )
     console.print(
         f"tokens {totals['tokens_before']:,} -> {totals['tokens_after']:,}, "
-        f"spent ${totals['cost_usd_before']:,.2f} -> ${totals['cost_usd_after']:,.2f}"
+        f"spent {dollars(totals['cost_usd_before'])} -> {dollars(totals['cost_usd_after'])}"
     )
     if totals["unpriced"]:
         console.print(f"{totals['unpriced']:,} calls have no recorded cost")
@@ -60,7 +61,7 @@ def _parts(console: Console, by: str, rows: Sequence[Found]) -> None:
         table.add_column(name, justify="right")
     for row in rows:
         figures = [f"{row[name]:,}" for name in _COUNTS]
-        money = [f"${row[name]:,.2f}" for name in ("cost_usd_before", "cost_usd_after")]
+        money = [dollars(row[name]) for name in ("cost_usd_before", "cost_usd_after")]
         table.add_row(str(row[by] or "-").replace("[", "\\["), *figures, *money)
     console.print()
     console.print(table)

@@ -52,7 +52,7 @@ def _totals(console: Console, totals: Found) -> None:
     console.print(
         f"{totals['settled']:,} settled ({totals['cut']:,} of them cut), "
         f"{totals['refused']:,} refused; {_number(totals['input_tokens'])} input and "
-        f"{_number(totals['output_tokens'])} output tokens; {_dollars(totals['cost_usd'])}"
+        f"{_number(totals['output_tokens'])} output tokens; {dollars(totals['cost_usd'])}"
     )
     if totals["unpriced"]:
         console.print(f"{totals['unpriced']:,} calls have no known price and are not in the cost")
@@ -85,7 +85,8 @@ def _number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _dollars(value: float | None) -> str:
+def dollars(value: float | None) -> str:
+    """An amount for people: to the millionth where it is below a dollar."""
     if value is None:
         return "-"
     return f"${value:,.2f}" if value >= 1 else f"${value:.6f}"
@@ -108,7 +109,7 @@ def _grown(value: Any) -> str:
 
 _FORMS: dict[str, Callable[[Any], str]] = {
     "at": _when,
-    "cost_usd": _dollars,
+    "cost_usd": dollars,
     "input_drift": _percent,
     "output_drift": _percent,
     "input_tokens": _grown,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from streamguard.client.both import raise_both
 from streamguard.client.flow import Unlisted
@@ -31,8 +31,11 @@ def wrap(
     ``client``. WebSockets (the Realtime API) do not pass here and are not guarded.
 
     Raises:
-        ConfigurationError: a client of another kind, closed, or guarded already.
+        ConfigurationError: a client of another kind, closed, or guarded already; an ``unlisted``
+            that is none.
     """
+    if unlisted not in get_args(Unlisted):
+        raise ConfigurationError(f"unlisted={unlisted!r}; use one of {get_args(Unlisted)}")
     result: Client
     if library_of(client) is not None:
         result = guard_http(guard, client, identity, unlisted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -65,8 +65,8 @@ class Report:
     overhead: int
     summaries: int
     components: tuple[ComponentReport, ...]
-    asked: Sequence[Need]
-    choices: Sequence[Choice]
+    asked: Sequence[Need] = field(repr=False)
+    choices: Sequence[Choice] = field(repr=False)
 
     @property
     def remaining(self) -> int:
@@ -113,9 +113,9 @@ class Plan:
     Print it with ``rich`` for a picture of the window, or take ``svg()``.
     """
 
-    messages: tuple[Message, ...]
+    messages: tuple[Message, ...] = field(repr=False)  # a prompt does not belong in a log
     report: Report
-    request: Mapping[str, Any]
+    request: Mapping[str, Any] = field(repr=False)
 
     @property
     def body(self) -> dict[str, Any]:

@@ -127,16 +127,16 @@ class BudgetPlanner:
         """Add retrieved texts with their scores; more is better.
 
         Raises:
-            ConfigurationError: there is no such component.
+            ConfigurationError: there is no such component, or a chunk is no text with a score.
         """
         group = self._group(component)
         if self.budgets[component].kind != "dynamic":
             message = f"chunks need a dynamic component, and {component!r} is not"
             raise ConfigurationError(message)
         for chunk in chunks:
-            text, score = chunk
-            group.append(Unit((len(self._entries),), role="chunk", score=float(score)))
-            self._entries.append(Chunk(text, float(score)))
+            text, score = _text_and_score(chunk)
+            group.append(Unit((len(self._entries),), role="chunk", score=score))
+            self._entries.append(Chunk(text, score))
             self._size += len(text)
         return self
 
@@ -219,6 +219,18 @@ def _advance(steps: Steps, summary: str | None) -> Ask | Plan:
 
 async def _at_once(work: Callable[..., Any], *args: Any) -> Any:
     return work(*args)
+
+
+def _text_and_score(chunk: Any) -> tuple[str, float]:
+    try:
+        text, score = chunk
+        if isinstance(text, str) and not isinstance(chunk, str):
+            return text, float(score)
+    except (TypeError, ValueError):
+        pass
+    kind = type(chunk).__name__
+    message = f"a chunk is a text with its score, such as ('Oslo …', 0.9), and not this {kind}"
+    raise ConfigurationError(message)
 
 
 def _characters(message: Message) -> int:

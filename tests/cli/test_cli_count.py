@@ -78,6 +78,16 @@ def test_a_request_that_is_not_json_is_counted_as_text_and_said_so():
     assert result.exit_code == 0
 
 
+def test_json_that_is_no_request_is_counted_as_text_and_said_so():
+    result = run("--json", given='{"foo": 1}')
+    assert json.loads(result.stdout)["components"] == {"text": 6}
+    assert "the JSON has none of messages, input, contents, prompt" in result.stderr
+
+
+def test_rows_without_their_flag_are_pointed_out():
+    assert "for rows of JSON give --jsonl" in run(given='{"a": 1}\n{"a": 2}\n').stderr
+
+
 def test_what_is_unknown_is_null_and_said_in_words():
     body = {"messages": [{"role": "user", "content": "hi"}]}
     row = json.loads(run("--json", given=json.dumps(body)).stdout)

@@ -113,3 +113,17 @@ def test_the_script_and_the_module_are_the_same_program():
         check=True,
     )
     assert done.stdout == f"streamguard, version {project['version']}\n"
+
+
+def test_keys_tell_whom_they_are_for(tmp_path):
+    where = ("--keys", f"sqlite:///{tmp_path}/keys.db")
+
+    def keys(*args):
+        return CliRunner().invoke(cli.main, ["keys", *args, *where], prog_name="streamguard")
+
+    assert "there are no keys yet" in keys("list").stderr
+    assert keys("list", "--json").output == "[]\n"
+    nobody = keys("create", "--tenant", " ")
+    assert (nobody.exit_code, "--tenant is empty" in nobody.stderr) == (2, True)
+    made = json.loads(keys("create", "--tenant", "acme", "--user", "ann", "--json").stdout)
+    assert (made["tenant"], made["user"], made["feature"]) == ("acme", "ann", None)

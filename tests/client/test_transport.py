@@ -290,6 +290,12 @@ async def test_dropping_a_wrapped_client_leaves_the_other_open(upstream, collect
     await client.close()
 
 
+async def test_a_policy_that_is_none_is_refused():
+    async with httpx2.AsyncClient() as client:
+        with pytest.raises(ConfigurationError, match="unlisted='dney'; use one of"):
+            Guard().wrap(client, unlisted="dney")
+
+
 async def test_a_client_is_wrapped_once(url):
     guard = Guard(sinks=[])
     client = guard.wrap(openai.AsyncOpenAI(base_url=url, api_key="k"))

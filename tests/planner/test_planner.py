@@ -191,6 +191,21 @@ def _scored():
     return by_score
 
 
+@pytest.mark.parametrize("chunk", ["text", "a1", ("text", "well"), ("text",), (5, 0.5), None])
+def test_a_chunk_is_a_text_with_its_score(chunk):
+    with pytest.raises(ConfigurationError, match="a chunk is a text with its score"):
+        BudgetPlanner("gpt-4o").add_chunks([chunk])
+
+
+def test_the_repr_of_a_plan_holds_figures_only():
+    planner = BudgetPlanner("gpt-4o", request={"user": "someone"})
+    planner.add_message({"role": "user", "content": "a secret question"})
+    shown = repr(planner.plan())
+    assert "input_tokens=" in shown
+    assert len(shown) < 1_000
+    assert not any(word in shown for word in ("secret", "someone"))
+
+
 @pytest.mark.parametrize(
     ("arrange", "order"),
     [("edges", "dbac"), ("score", "dcba"), ("added", "adcb")],

@@ -57,7 +57,7 @@ def test_people_get_a_table(tmp_path):
     text = run(written(tmp_path, CONFIG + "[models.odd]\ncontext_window = 9\n")).output
     assert "guard.toml: valid; store memory answers" in text
     assert "$750.00" in text
-    assert "fallback: ['gpt-4o-mini']" in text
+    assert 'fallback = ["gpt-4o-mini"]' in text
     assert "warning: memory://" in text
     assert "\x1b[" in run(written(tmp_path, CONFIG), FORCE_COLOR="1").output
 
@@ -122,6 +122,13 @@ def test_what_is_odd_is_warned_of(tmp_path, text, says):
     result = run(written(tmp_path, text))
     assert result.exit_code == 0
     assert says in result.output
+
+
+def test_a_model_without_a_price_is_told(tmp_path):
+    result = run(written(tmp_path, CONFIG), "--model", "nobody-knows-it")
+    assert (
+        "model 'nobody-knows-it' has no known price: limits in dollars refuse it" in result.output
+    )
 
 
 def test_a_window_no_calendar_has_is_named(tmp_path):
