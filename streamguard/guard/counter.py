@@ -97,7 +97,7 @@ class PromptCounter:
                 tokens = await ask(subject.request)
         except Exception:  # noqa: BLE001 - a user's callable; the estimate stands
             self.remote_failures += 1
-        if tokens is None or tokens < 0:
+        if type(tokens) is not int or tokens < 0:
             return counted
         self.calibrator.observe(counted.result, tokens)
         return Counted(counted.prompt, told(counted.result, tokens))
