@@ -13,6 +13,7 @@ from streamguard.core.admission import Terms
 from streamguard.errors import StoreUnavailableError
 from streamguard.guard.settings import Settings
 from streamguard.stores.base import Store
+from streamguard.stores.notes import note, noted
 
 T = TypeVar("T")
 OnError = Callable[[str, StoreUnavailableError], None]
@@ -106,6 +107,21 @@ class Bookkeeper:
     async def balances(self, demands: Sequence[Demand]) -> Sequence[Balance]:
         """The accounts as they stand."""
         return await self._timed(self._store.balances(demands)) if demands else ()
+
+    async def note(self, name: str, value: bytes) -> None:
+        """Keep a note in the store; where that fails it is told, and lost."""
+        try:
+            await self._timed(note(self._store, name, value))
+        except StoreUnavailableError as error:
+            self._on_error(name, error)
+
+    async def noted(self, name: str) -> bytes:
+        """A note of the store; empty when there is none or it cannot be read."""
+        try:
+            return await self._timed(noted(self._store, name)) or b""
+        except StoreUnavailableError as error:
+            self._on_error(name, error)
+            return b""
 
     async def reachable(self) -> bool:
         """Whether the store answers."""

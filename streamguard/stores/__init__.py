@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from streamguard.core.alone import FailPolicy
 from streamguard.errors import ConfigurationError
@@ -68,10 +68,9 @@ def _split(url: str) -> tuple[str, dict[str, str]]:
     if not wrappers:
         return url, {}
     query = urlencode([(key, value) for key, value in pairs if key not in wrappers])
-    # An empty host has to keep its slashes: sqlite:///path.
-    bare = urlunsplit(parts._replace(query=query))
-    head = f"{parts.scheme}://"
-    return bare if bare.startswith(head) else head + bare.removeprefix(f"{parts.scheme}:"), wrappers
+    # Cut, not put together again: urlunsplit loses slashes of sqlite:///path and sqlite:////path.
+    bare = url.partition("?")[0]
+    return f"{bare}?{query}" if query else bare, wrappers
 
 
 def _wrap(store: Store, wrappers: Mapping[str, str]) -> Store:

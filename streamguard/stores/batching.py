@@ -1,9 +1,8 @@
 """Hot accounts without a store call for each request: each worker reserves batches up front.
 
-The first call of an account reserves just what it needs; batches grow to what ``max_age`` takes
-at the account's pace, and shrink near the limit. No batch lives longer than ``max_age``, so
-what is unused comes back; usage is charged when the batch's last call has ended. The price: a
-worker that is killed takes with it what its batches used and had not told the store.
+Batches start at what one call needs, grow to what ``max_age`` takes at the account's pace, and
+shrink near the limit. None lives longer, so what is unused comes back; usage is charged when a
+batch's last call has ended. The price: a killed worker's usage that the store was not told of.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from streamguard.core.books import Key
 from streamguard.core.ledger import NOTHING, check_apart
 from streamguard.errors import StoreUnavailableError
 from streamguard.stores.base import Store
+from streamguard.stores.notes import note, noted
 
 TTL = 10.0
 """Seconds after which the batches of a crashed worker come back."""
@@ -125,6 +125,14 @@ class BatchingStore:
     async def balances(self, demands: Sequence[Demand]) -> Sequence[Balance]:
         """See ``ledger.balances``; what batches hold counts as held."""
         return await self.inner.balances(demands)
+
+    async def note(self, name: str, value: bytes) -> None:
+        """See ``notes.Notes``."""
+        await note(self.inner, name, value)
+
+    async def noted(self, name: str) -> bytes | None:
+        """See ``notes.Notes``."""
+        return await noted(self.inner, name)
 
     async def _take(self, call: _Call, fixed: list[int], want: int, least: int) -> Decision:
         """A piece of every demand's batch for the largest output that all have."""

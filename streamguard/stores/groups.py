@@ -88,6 +88,9 @@ def refusal(part: Group, answer: Sequence[Any]) -> Refusal:
     return Refusal(part.places[which], needed, balance, None if wait < 0 else wait / 1000)
 
 
-def patience(refusal: Refusal) -> float:
-    """How long a refusal asks to wait; for ever when waiting does not help."""
-    return float("inf") if refusal.retry_after is None else refusal.retry_after
+def patience(refusal: Refusal) -> tuple[float, int]:
+    """How long a refusal asks to wait, for ever when waiting does not help; then the first
+    demand goes before, as in the ledger.
+    """
+    wait = float("inf") if refusal.retry_after is None else refusal.retry_after
+    return wait, -refusal.which

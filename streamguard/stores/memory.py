@@ -26,6 +26,7 @@ class MemoryStore:
 
     def __init__(self, *, clock: Callable[[], float] | None = None) -> None:
         self.books = Books()
+        self._notes: dict[str, bytes] = {}
         self._clock = clock or steady_clock()
         self._lock = Lock()
 
@@ -75,6 +76,14 @@ class MemoryStore:
         """See ``ledger.balances``."""
         with self._lock:
             return ledger.balances(self.books, demands, now=self._clock())
+
+    async def note(self, name: str, value: bytes) -> None:
+        """See ``notes.Notes``."""
+        self._notes[name] = value
+
+    async def noted(self, name: str) -> bytes | None:
+        """See ``notes.Notes``."""
+        return self._notes.get(name)
 
 
 def from_url(url: str) -> MemoryStore:  # noqa: ARG001

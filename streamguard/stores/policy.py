@@ -20,6 +20,7 @@ from streamguard.core.ledger import NOTHING
 from streamguard.errors import ConfigurationError, StoreUnavailableError
 from streamguard.stores.base import Store
 from streamguard.stores.memory import steady_clock
+from streamguard.stores.notes import note, noted
 
 T = TypeVar("T")
 OnError = Callable[[str, StoreUnavailableError], None]
@@ -170,6 +171,21 @@ class PolicyStore:
         balances = await self._ask("balances", lambda: self.inner.balances(demands))
         self._alone.learn(demands, balances)
         return balances
+
+    async def note(self, name: str, value: bytes) -> None:
+        """See ``notes.Notes``; only while the store is well, and no matter for the breaker."""
+        self._check_well()
+        await self._within(note(self.inner, name, value))
+
+    async def noted(self, name: str) -> bytes | None:
+        """See ``notes.Notes``; as ``note``."""
+        self._check_well()
+        return await self._within(noted(self.inner, name))
+
+    def _check_well(self) -> None:
+        if self.breaker.state != "closed":
+            message = "the budget store is out of reach; notes wait until it is back"
+            raise StoreUnavailableError(message)
 
     def _finish(self, reservation: str) -> Sequence[Demand]:
         """Forget a call that the store holds; what was extended alone is spent of the share."""

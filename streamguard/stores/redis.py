@@ -20,17 +20,11 @@ from typing import Any
 import msgspec
 from redis.exceptions import NoScriptError, RedisError
 
-from streamguard.core.accounts import (
-    Balance,
-    Decision,
-    Demand,
-    Grant,
-    representable,
-)
+from streamguard.core.accounts import Balance, Decision, Demand, Grant, representable
 from streamguard.core.ledger import NOTHING, check_apart, milliseconds
 from streamguard.errors import ConfigurationError, StoreUnavailableError
 from streamguard.stores.groups import Call, Group, grant, groups, merge, patience, refusal
-from streamguard.stores.scripts import MAX_TTL, Script, load, pack, record_key
+from streamguard.stores.scripts import Script, load, note_key, pack, record_key, whole_ttl
 
 REMEMBERED = 1024
 """Finished reservations whose accounts this process still knows."""
@@ -96,7 +90,7 @@ class RedisStore:
     ) -> Decision:
         """See ``ledger.reserve``."""
         check_apart(demands)
-        least, due = min(least, want), _ttl(ttl)
+        least, due = min(least, want), whole_ttl(ttl)
         call = Call(groups(representable(demands), apart=self._cluster), len(demands))
         try:
             ask = (due, want, least)
@@ -114,7 +108,7 @@ class RedisStore:
         call = await self._find(reservation)
         if call is None:
             return NOTHING
-        ask = (_ttl(ttl), want, min(least, want), call.output)
+        ask = (whole_ttl(ttl), want, min(least, want), call.output)
         answers = await self._each("extend", reservation, call.groups, *ask)
         return await self._agree(reservation, call, answers, before=call.output)
 
@@ -123,7 +117,7 @@ class RedisStore:
         call = await self._find(reservation)
         if call is None:
             return False
-        answers = await self._each("renew", reservation, call.groups, _ttl(ttl))
+        answers = await self._each("renew", reservation, call.groups, whole_ttl(ttl))
         return all(answers)
 
     async def settle(self, reservation: str, amounts: Sequence[int]) -> Sequence[Balance]:
@@ -157,6 +151,15 @@ class RedisStore:
         call = Call(groups(representable(demands), apart=self._cluster), len(demands))
         answers = await self._each("balances", "", call.groups)
         return merge(call, [answer[1] for answer in answers])
+
+    async def note(self, name: str, value: bytes) -> None:
+        """See ``notes.Notes``."""
+        await self._within(self._command("SET", note_key(name), value))
+
+    async def noted(self, name: str) -> bytes | None:
+        """See ``notes.Notes``."""
+        value: bytes | None = await self._within(self._command("GET", note_key(name)))
+        return value
 
     async def _agree(
         self, reservation: str, call: Call, answers: list[Any], *, before: int | None = None
@@ -289,10 +292,3 @@ class RedisStore:
             except StoreUnavailableError:
                 continue
             return
-
-
-def _ttl(seconds: float) -> int:
-    if milliseconds(seconds) > MAX_TTL:
-        message = f"ttl={seconds} s is too long; use up to {MAX_TTL // 1000} s and renew"
-        raise ConfigurationError(message)
-    return milliseconds(seconds)

@@ -10,7 +10,9 @@ from typing import NamedTuple
 import msgspec
 
 from streamguard.core.accounts import Window
+from streamguard.core.ledger import milliseconds
 from streamguard.core.windows import Calendar, Sliding, Smooth, ruler
+from streamguard.errors import ConfigurationError
 
 OPERATIONS = ("reserve", "extend", "trim", "renew", "settle", "release", "balances")
 
@@ -65,6 +67,23 @@ def account_keys(account: str, window: Window) -> tuple[str, str]:
 def record_key(tag: str, reservation: str) -> str:
     """The key of a reservation in a group."""
     return f"sg{VERSION}:{{{tag}}}:r:{reservation}" if tag else f"sg{VERSION}:r:{reservation}"
+
+
+def note_key(name: str) -> str:
+    """The key of a note."""
+    return f"sg{VERSION}:note:{name}"
+
+
+def whole_ttl(seconds: float) -> int:
+    """A hold's time to live as the scripts take it, in milliseconds.
+
+    Raises:
+        ConfigurationError: longer than ``MAX_TTL``.
+    """
+    if milliseconds(seconds) > MAX_TTL:
+        message = f"ttl={seconds} s is too long; use up to {MAX_TTL // 1000} s and renew"
+        raise ConfigurationError(message)
+    return milliseconds(seconds)
 
 
 _tables: dict[Window, tuple[int, Row]] = {}

@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from streamguard.core import ledger
 from streamguard.core.accounts import Balance, Decision, Demand, representable
 from streamguard.errors import ConfigurationError, StoreUnavailableError
-from streamguard.stores.sqlite_file import File, Operation
+from streamguard.stores.sqlite_file import File, Operation, read_note, write_note
 
 TOGETHER = 128
 """Most calls that share a transaction."""
@@ -107,6 +107,15 @@ class SqliteStore:
         """See ``ledger.balances``."""
         balances: Sequence[Balance] = await self._call(partial(ledger.balances, demands=demands))
         return balances
+
+    async def note(self, name: str, value: bytes) -> None:
+        """See ``notes.Notes``."""
+        await self._call(partial(write_note, name=name, value=value))
+
+    async def noted(self, name: str) -> bytes | None:
+        """See ``notes.Notes``."""
+        value: bytes | None = await self._call(partial(read_note, name=name))
+        return value
 
     async def _call(self, operation: Operation) -> Any:
         if self._thread is None:

@@ -19,6 +19,7 @@ CREATE TABLE IF NOT EXISTS accounts
 CREATE INDEX IF NOT EXISTS empty_accounts ON accounts (empty);
 CREATE TABLE IF NOT EXISTS holds (id TEXT PRIMARY KEY, due INTEGER, state BLOB) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS due_holds ON holds (due);
+CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
 PRAGMA user_version = 1;
 """
 
@@ -55,6 +56,33 @@ class Rows(dict[K, T]):
         return [key for key in self.before if key not in self]
 
 
+class FileBooks(Books):
+    """The books in the file; ``connection`` is inside the transaction."""
+
+    __slots__ = ("connection",)
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        accounts: dict[Key, Account],
+        holds: dict[str, Hold],
+    ) -> None:
+        super().__init__(accounts=accounts, holds=holds)
+        self.connection = connection
+
+
+def write_note(books: FileBooks, *, name: str, value: bytes, now: float) -> None:  # noqa: ARG001
+    """Keep a note."""
+    books.connection.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, value))
+
+
+def read_note(books: FileBooks, *, name: str, now: float) -> bytes | None:  # noqa: ARG001
+    """What is kept under a name."""
+    query = "SELECT value FROM notes WHERE name = ?"
+    row = books.connection.execute(query, (name,)).fetchone()
+    return None if row is None else row[0]
+
+
 class File:
     """The connection: runs operations of the ledger in one transaction."""
 
@@ -86,7 +114,7 @@ class File:
         try:
             now = clock()
             accounts, holds = Rows(self._account, Account), Rows(self._hold, Hold)
-            books = Books(accounts=accounts, holds=holds)
+            books = FileBooks(self.connection, accounts, holds)
             due = "SELECT due, id FROM holds WHERE due <= ? ORDER BY due"
             books.due = self.connection.execute(due, (ledger.milliseconds(now),)).fetchall()
             results = [_attempt(operation, books, now) for operation in operations]

@@ -398,6 +398,15 @@ def test_cluster_refusal_holds_nothing_and_may_be_asked_again(cluster):
     assert isinstance(granted, Grant)
 
 
+def test_cluster_names_the_first_of_demands_that_never_fit(cluster):
+    async def work(store):
+        fits = demand("never", tenant="one")
+        over = [demand("never", 0, tenant="two"), demand("never more", 0, tenant="one")]
+        return await reserve(store, "never", fits, *over)
+
+    assert with_store(cluster, work).which == 1
+
+
 def test_cluster_of_one_slot_is_one_call(cluster):
     async def work(store):
         wanted = [demand("t1", tenant="acme"), demand("t2", tenant="acme")]
