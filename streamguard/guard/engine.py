@@ -6,7 +6,6 @@ import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, Self
 from weakref import WeakSet
 
@@ -42,6 +41,7 @@ from streamguard.guard.counter import PromptCounter
 from streamguard.guard.failing import with_policies
 from streamguard.guard.fitting import fit_to
 from streamguard.guard.joining import join
+from streamguard.guard.notebook import Notebook
 from streamguard.guard.recourse import Recourse
 from streamguard.guard.refusals import Refusals
 from streamguard.guard.settings import Settings, is_reasoning
@@ -82,6 +82,7 @@ class Engine:
         told = self.teller.store_error
         self.books = Bookkeeper(with_policies(open_store(store), settings, told), settings, told)
         self.counter = PromptCounter(settings)
+        self._notebook = Notebook(self.books, self.counter.calibrator)
         self._refusals = Refusals()
         self._recourse = Recourse(settings, self.catalog, self.teller, self.counter)
         self.answers = None if settings.cache is None else Answers(settings.cache, self.teller)
@@ -94,12 +95,7 @@ class Engine:
         await self.open()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     async def open(self) -> None:
@@ -109,6 +105,7 @@ class Engine:
         async with self._lock:
             if not self._opened:
                 await self.books.open()
+                await self._notebook.load()
                 await self.teller.open()
                 await warm_up()
                 # The first look-up loads the price list, which takes a while.
@@ -117,6 +114,7 @@ class Engine:
 
     async def close(self) -> None:
         """Wait for settles under way, then close the store and the sinks."""
+        await self._notebook.save()
         await self.books.close()
         await self.teller.close()
         self._opened = False
@@ -231,6 +229,7 @@ class Engine:
         """
         if spent.reported.input_tokens is not None:
             self.counter.calibrator.observe(assessment.count, spent.reported.input_tokens)
+            self._notebook.changed()
         if spent.outcome in ("completed", "cut") and usage.output_tokens is not None:
             self._learner.learn(assessment.subject.kind, usage.output_tokens)
 
