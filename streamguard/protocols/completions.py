@@ -111,6 +111,7 @@ class Completions:
         Raises:
             ProtocolError: see ``WireProtocol.parse``.
         """
+        fields.check_spelling(body)
         stream = fields.flag(body, "stream")
         asked = fields.flag(fields.mapping(body, "stream_options"), "include_usage")
         each = max(fields.whole(body, "n") or 1, fields.whole(body, "best_of") or 1)

@@ -34,6 +34,7 @@ class Embeddings:
         Raises:
             ProtocolError: see ``WireProtocol.parse``.
         """
+        fields.check_spelling(body)
         prompts_in(body.get("input"), "input")
         model = deployment_of(body, path) or fields.name_of(body)
         return Request(protocol=self.name, model=model, body=body, produces_output=False)

@@ -15,6 +15,34 @@ MOST = 2**31 - 1
 """Largest count that any provider takes; more is a mistake or an attack."""
 
 
+_NAMES = frozenset(
+    {
+        "model", "messages", "input", "prompt", "suffix", "system", "instructions", "template",
+        "context", "images", "tools", "functions", "format", "response_format", "n", "best_of",
+        "max_tokens", "max_completion_tokens", "max_output_tokens", "stream", "stream_options",
+        "options", "thinking", "role", "content", "name", "tool_calls", "function_call",
+        "refusal", "reasoning", "reasoning_content",
+    }
+)  # fmt: skip
+
+
+def check_spelling(body: Mapping[str, Any]) -> None:
+    """Refuse a body or a message with a field such as ``Messages``: servers written in Go
+    (Ollama, many proxies) read it as ``messages``, and others do not.
+
+    Source: Go's ``encoding/json``, "preferring exact matches but also accepting
+    case-insensitive matches".
+
+    Raises:
+        ProtocolError: a known field in another spelling.
+    """
+    turns = body.get("messages")
+    for holder in (body, *(turns if isinstance(turns, list) else ())):
+        for key in holder if isinstance(holder, Mapping) else ():
+            if key not in _NAMES and (folded := key.casefold()) in _NAMES:
+                raise ProtocolError(f"write the field {folded!r} so; servers differ in the rest")
+
+
 def whole(body: Mapping[str, Any], name: str, *, least: int = 1, most: int = MOST) -> int | None:
     """A whole number, ``None`` where it is absent or null.
 

@@ -100,6 +100,7 @@ class Ollama:
         Raises:
             ProtocolError: see ``WireProtocol.parse``.
         """
+        fields.check_spelling(body)
         if "messages" in body:
             fields.objects(body, "messages")
         elif not isinstance(body.get("prompt", ""), str):

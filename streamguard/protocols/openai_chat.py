@@ -227,6 +227,7 @@ class OpenAIChat:
         Raises:
             ProtocolError: see ``WireProtocol.parse``.
         """
+        fields.check_spelling(body)
         model = deployment_of(body, path) or fields.name_of(body)
         fields.objects(body, "messages")
         stream = fields.flag(body, "stream")

@@ -248,6 +248,7 @@ class OpenAIResponses:
             ProtocolError: see ``WireProtocol.parse``; also for ``background``, whose output
                 would be fetched past the guard.
         """
+        fields.check_spelling(body)
         if fields.flag(body, "background"):
             raise ProtocolError("background responses cannot be metered; leave background out")
         if not isinstance(body.get("input", ""), (str, list, type(None))):
@@ -269,8 +270,7 @@ class OpenAIResponses:
 
     def rewrite(self, request: Request, output_cap: int | None) -> Mapping[str, Any]:
         """The body to send; ``request.body`` itself when nothing has to change."""
-        least = None if output_cap is None else max(LEAST_CAP, output_cap)
-        changes = fields.clamp(request, least)
+        changes = fields.clamp(request, output_cap and max(LEAST_CAP, output_cap))
         return {**request.body, **changes} if changes else request.body
 
     def stream(self, request: Request) -> ResponsesStream:
