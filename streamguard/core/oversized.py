@@ -23,9 +23,13 @@ class _Entry(NamedTuple):
     expires: float
 
 
-def fingerprint(body: Mapping[str, Any]) -> bytes:
-    """A digest of a request that is the same whoever sends it, in whatever key order."""
+def fingerprint(body: Mapping[str, Any], model: str = "") -> bytes:
+    """A digest of a request that is the same whoever sends it, in whatever key order.
+
+    ``model`` counts where the body names none (Gemini, Azure): another one may take the same.
+    """
     lasting = {key: value for key, value in body.items() if key not in _VOLATILE}
+    lasting.setdefault("model", model)
     return blake2b(_encode(lasting), digest_size=16).digest()
 
 

@@ -192,7 +192,8 @@ class Call:
 
     def learn_oversized(self, error: StreamGuardError) -> None:
         """Remember that the provider itself refused this request as oversized."""
-        self._engine.learn_oversized(self.assessment.subject.request.body, error)
+        request = self.assessment.subject.request
+        self._engine.learn_oversized(request.body, error, request.model)
 
     def finish_soon(self, spent: Spent) -> None:
         """Settle in the background; the guard's ``close`` waits for it. Nothing joins any more."""

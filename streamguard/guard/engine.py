@@ -219,9 +219,11 @@ class Engine:
         """The calls that wait in this process for a budget, each with its position."""
         return self._recourse.waiting
 
-    def learn_oversized(self, body: Mapping[str, Any], error: StreamGuardError) -> None:
+    def learn_oversized(
+        self, body: Mapping[str, Any], error: StreamGuardError, model: str = ""
+    ) -> None:
         """Remember that the provider refused the request with this body as oversized."""
-        self._refusals.remember(body, error, ())
+        self._refusals.remember(body, error, (), model)
 
     def learn(self, assessment: Assessment, spent: Spent, usage: Usage) -> None:
         """Note what the provider says of the prompt, and how long the output was: one that was
@@ -264,7 +266,7 @@ class Engine:
         grew: dict[str, int] = {}
         try:
             if not self.settings.observe:
-                self._refusals.check(request.body, limits)
+                self._refusals.check(subject, limits)
             rates = rates_of(self.catalog, request)
             most = most_input(limits, subject.scope(), rates)
             prompt, count = await self.counter.count(subject, most)
@@ -276,7 +278,7 @@ class Engine:
             terms = self._terms(subject, ask, rates, limits)
         except StreamGuardError as error:
             error.grew = grew
-            self._refusals.remember(request.body, error, limits)
+            self._refusals.remember(request.body, error, limits, request.model)
             raise
         return Assessment(subject, ask.count, rates, terms, conversation, trimmed=trimmed)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from streamguard.core.admission import applies
 from streamguard.core.growth import GrowthMemory, conversation_key
 from streamguard.core.oversized import OversizedMemory, fingerprint
 from streamguard.core.prompt import Prompt, PromptCount
@@ -16,6 +17,7 @@ from streamguard.errors import (
     StreamGuardError,
     WindowBudgetExceededError,
 )
+from streamguard.guard.assess import Subject
 from streamguard.identity import Identity
 from streamguard.limits import Limit
 
@@ -29,28 +31,31 @@ class Refusals:
         self._growth = GrowthMemory()
         self._clock = clock
 
-    def check(self, body: Mapping[str, Any], limits: Sequence[Limit]) -> None:
-        """Refuse a request that was refused as oversized before.
+    def check(self, subject: Subject, limits: Sequence[Limit]) -> None:
+        """Refuse a request that was refused as oversized before, by a limit that is also its own.
 
         Raises:
             OversizedRetryError: with the first refusal's figures, status and code.
         """
         if not len(self._oversized):
             return
-        first = self._oversized.recall(fingerprint(body), limits, self._clock())
+        scope, request = subject.scope(), subject.request
+        mine = [limit for limit in limits if applies(limit, scope)]
+        digest = fingerprint(request.body, request.model)
+        first = self._oversized.recall(digest, mine, self._clock())
         if first is not None:
             message = f"refused before and sent again unchanged: {first.message}"
             raise OversizedRetryError(message, first=first) from first
 
     def remember(
-        self, body: Mapping[str, Any], error: StreamGuardError, limits: Sequence[Limit]
+        self, body: Mapping[str, Any], error: StreamGuardError, limits: Sequence[Limit], model: str
     ) -> None:
         """Keep a refusal that no retry can change; others are not kept."""
         if isinstance(error, WindowBudgetExceededError):
             return
         if isinstance(error, (ContextWindowExceededError, BudgetExceededError)):
             limit = next((one for one in limits if one.name == error.limit_name), None)
-            self._oversized.remember(fingerprint(body), error, limit, self._clock())
+            self._oversized.remember(fingerprint(body, model), error, limit, self._clock())
 
     def grew(
         self, prompt: Prompt, count: PromptCount, identity: Identity
