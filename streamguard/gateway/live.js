@@ -78,8 +78,9 @@ const show = {
       if (node.dataset.state === `${row.at} ${row.times}`) return;
       node.dataset.state = `${row.at} ${row.times}`;
       const line = make("div", "top", make("span", "", make("span", row.kind === "warned" ? "mark warn" : "mark stop", NAMES[row.kind]), " ", who(row)));
-      line.append(make("span", "small", row.times > 1 ? `${num(row.times)} times, last ` : "", moment("since", row.at, "", " ago")));
-      node.replaceChildren(line, make("div", "under", make("span", "", ...reason(row)), room(row)));
+      line.append(make("span", "small", moment("since", row.at, "", " ago")));
+      const times = row.times > 1 ? `${num(row.times)} times, last: ` : "";
+      node.replaceChildren(line, make("div", "under", make("span", "", times, ...reason(row)), room(row)));
     });
     announce(data);
     return undefined;
@@ -173,10 +174,10 @@ function budget(node, row) {
   const when = node.querySelector(".when");
   const runs = pace(row, left);
   const parts = [];
-  if (left === 0) parts.push(make("span", "warn", "used up"));
+  if (left < row.limit / 100) parts.push(make("span", "warn", left ? "nearly used up" : "used up"));
   else if (runs !== null) parts.push(make("span", "warn", `empty in about ${lasting(runs)}`));
   if (row.resets_at) parts.push(moment("until", row.resets_at, row.calendar ? "resets in " : "next release in "));
-  const key = JSON.stringify([row.resets_at, left === 0, runs === null ? null : lasting(runs)]);
+  const key = JSON.stringify([row.resets_at, left < row.limit / 100, left === 0, runs === null ? null : lasting(runs)]);
   if (when.dataset.state !== key) {
     when.dataset.state = key;
     when.replaceChildren(...parts.flatMap((part, place) => (place ? ["; ", part] : [part])));
@@ -186,7 +187,7 @@ function budget(node, row) {
 
 function pace(row, left) { // seconds until it is used up, if that is before it is given back
   const recent = row.history.filter(([at]) => at > now() - 600);
-  if (recent.length < 3 || !row.span) return null;
+  if (recent.length < 3 || !row.span || recent.at(-1)[0] < now() - 120) return null;
   const took = now() - recent[0][0];
   const speed = (row.used - recent[0][2]) / took;
   if (speed <= 0 || took < Math.min(30, row.span / 4)) return null;

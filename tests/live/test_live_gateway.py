@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from functools import partial
 
 import httpx2
 import pytest
@@ -25,6 +26,8 @@ tokens = 9_000
 per = "hour"
 """
 CALL = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello."}]}
+get = partial(httpx2.get, timeout=30)
+post = partial(httpx2.post, timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +64,10 @@ def first_page(client, url):
 
 def test_the_page_of_a_served_gateway(tmp_path, config):
     with served(tmp_path, *config(), LIVE_PASSWORD=AUTH[1]) as gateway:
-        assert httpx2.get(f"{gateway.url}/live/").status_code == 401
-        assert b"streamguard live" in httpx2.get(f"{gateway.url}/live/", auth=AUTH).content
+        assert get(f"{gateway.url}/live/").status_code == 401
+        assert b"streamguard live" in get(f"{gateway.url}/live/", auth=AUTH).content
         key = {"authorization": "Bearer sk-somebody"}
-        reply = httpx2.post(f"{gateway.url}/v1/chat/completions", json=CALL, headers=key)
+        reply = post(f"{gateway.url}/v1/chat/completions", json=CALL, headers=key)
         total = reply.json()["usage"]["total_tokens"]
         with httpx2.Client(auth=AUTH, timeout=30) as client:
 
@@ -89,7 +92,7 @@ def test_the_page_of_a_served_gateway(tmp_path, config):
 def test_there_is_no_page_unless_it_is_asked_for(tmp_path, config):
     with served(tmp_path, *config(page="")) as gateway:
         for path in ("/live", "/live/", "/live/events"):
-            reply = httpx2.get(gateway.url + path, auth=AUTH)
+            reply = get(gateway.url + path, auth=AUTH)
             assert reply.status_code == 403
             assert b"streamguard live" not in reply.content
 

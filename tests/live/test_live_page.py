@@ -14,6 +14,7 @@ import sys
 import textwrap
 import threading
 import time
+from functools import partial
 
 import anyio
 import httpx2
@@ -34,6 +35,7 @@ from streamguard.tokenizers import get_tokenizer
 PASSWORD = "correct horse"
 AUTH = ("live", PASSWORD)
 O200K = get_tokenizer("o200k_base")
+get = partial(httpx2.get, timeout=30)
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +95,7 @@ def test_the_page_and_its_events_under_every_server(server):
     _, page = guarded()
     with serve(mounted(page), server) as url:
         at = f"{url}/in/live"
-        reply = httpx2.get(f"{at}/", auth=AUTH)
+        reply = get(f"{at}/", auth=AUTH)
         assert (reply.status_code, reply.content) == (200, document().body)
         watching = Watching(f"{at}/events").until(lambda latest: "windows" in latest)
         assert watching.latest["hello"]["version"]
@@ -108,13 +110,13 @@ def test_the_page_needs_its_password_and_never_shows_it(caplog):
     _, page = guarded()
     with serve(mounted(page)) as url:
         for path in ("/in/live/", "/in/live/events", "/in/live/other"):
-            reply = httpx2.get(url + path)
+            reply = get(url + path)
             assert reply.status_code == 401
             assert "basic" in reply.headers["www-authenticate"].lower()
             assert b"<" not in reply.content
-        seen = httpx2.get(f"{url}/in/live/", auth=AUTH)
+        seen = get(f"{url}/in/live/", auth=AUTH)
         assert PASSWORD not in seen.text + str(seen.headers) + caplog.text
-        assert httpx2.get(url).text == "home"
+        assert get(url).text == "home"
 
 
 def test_the_policy_allows_this_style_and_this_script_and_nothing_else():
@@ -182,8 +184,8 @@ def test_it_can_be_an_app_of_its_own_and_others_are_refused_when_it_has_no_passw
     guard = Guard([], sinks=[])
     page = LivePage(guard)
     with serve(page) as url:
-        assert httpx2.get(f"{url}/").status_code == 200
-        assert httpx2.get(f"{url}/", headers={"host": "evil.example"}).status_code == 403
+        assert get(f"{url}/").status_code == 200
+        assert get(f"{url}/", headers={"host": "evil.example"}).status_code == 403
         watching = Watching(f"{url}/events", auth=None).until(lambda latest: "cost" in latest)
     assert watching.over.wait(20)
     assert page._feed.closed
@@ -194,7 +196,7 @@ def test_too_many_viewers_are_turned_away():
     with serve(mounted(page)) as url:
         at = f"{url}/in/live/events"
         watching = [Watching(at).until(lambda latest: "hello" in latest) for _ in range(2)]
-        reply = httpx2.get(at, auth=AUTH)
+        reply = get(at, auth=AUTH)
         assert reply.status_code == 503
         assert reply.headers["retry-after"]
         assert "watching" in reply.text
@@ -272,10 +274,10 @@ def test_the_page_beside_an_app_that_cannot_mount_it():
 
     both = StreamGuardMiddleware(Beside(app, page), guard=guard, identify=lambda _: Identity())
     with serve(Beside(app, page, at="/a/b")) as url, serve(both) as guarded_url:
-        assert httpx2.get(f"{url}/a/b", auth=AUTH).headers["location"] == "b/"
-        assert b"<main" in httpx2.get(f"{url}/a/b/", auth=AUTH).content
+        assert get(f"{url}/a/b", auth=AUTH).headers["location"] == "b/"
+        assert b"<main" in get(f"{url}/a/b/", auth=AUTH).content
         for path in ("/", "/a", "/a/bc", "/live/"):
-            assert httpx2.get(url + path).text == f"app {path}"
+            assert get(url + path).text == f"app {path}"
         Watching(f"{guarded_url}/live/events").until(lambda latest: "windows" in latest).stop()
 
 
@@ -348,7 +350,7 @@ def test_a_connected_viewer_sees_what_happens():
     app = Starlette(routes=[Mount("/live", page), Route("/say", say)])
     with serve(app) as url:
         watching = Watching(f"{url}/live/events").until(lambda latest: "windows" in latest)
-        caller = threading.Thread(target=httpx2.get, args=(f"{url}/say",), kwargs={"timeout": 30})
+        caller = threading.Thread(target=get, args=(f"{url}/say",))
         caller.start()
         watching.until(lambda latest: _outputs(latest) == [O200K.count("some words ")])
         row = watching.latest["streams"]["rows"][0]
