@@ -6,8 +6,8 @@ Run it with ``uvicorn examples.fastapi_chat:app`` and OPENAI_API_KEY set, then:
         -H 'content-type: application/json' \\
         -d '{"model": "gpt-4o", "stream": true, "messages": [{"role": "user", "content": "Hi!"}]}'
 
-Run as a script it needs no key: it serves itself with the demo's model server and shows a reply
-being cut.
+As a script it needs no key: it serves itself with the demo's model server and shows a reply being
+cut. From a clone: ``uv run --with fastapi python examples/fastapi_chat.py``.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,8 @@ def serve(
         command = [sys.executable, "-m", "streamguard", *sys.argv[1:]]
         sys.exit(serving.Workers(command, workers, listener).run())
     sinks: list[Any] | None = [logs.JSONLines()] if as_json else None
-    serving.serve(Gateway(found, path=config, sinks=sinks), listener, log_config)
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again when all calls have ended
+        serving.serve(Gateway(found, path=config, sinks=sinks), listener, log_config)
 
 
 def _configured(upstream: str | None, config: Path | None) -> GatewayConfig:

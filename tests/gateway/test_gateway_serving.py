@@ -140,6 +140,13 @@ def test_after_sigterm_running_streams_finish_and_nobody_new_is_let_in(start, tm
     assert held(tmp_path) == (0, row["charged_input"] + row["charged_output"])
 
 
+def test_ctrl_c_is_a_clean_end(start):
+    one, _key = start()
+    one.process.send_signal(signal.SIGINT)
+    assert one.ended() == 0
+    assert "interrupted" not in one.told()
+
+
 NAMES = ("openai_chat", "anthropic", "gemini", "openai_responses", "ollama")
 
 
