@@ -6,16 +6,15 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import anyio.to_thread
+from typing import Literal
 
 from streamguard.asgi.body import ClientGone, encoded, read_body, too_large
 from streamguard.asgi.exchange import Exchange
+from streamguard.asgi.looking import is_chat, loaded, look, replaying
 from streamguard.asgi.patience import unless_gone
 from streamguard.asgi.replay import Recorder, resend
 from streamguard.asgi.types import ASGIApp, Message, Receive, Scope, Send
-from streamguard.core.strict_json import dumps, loads
+from streamguard.core.strict_json import dumps
 from streamguard.core.wire import StreamState, WireProtocol
 from streamguard.errors import (
     ConfigurationError,
@@ -24,10 +23,9 @@ from streamguard.errors import (
     StreamGuardError,
 )
 from streamguard.guard.context import identity_source
-from streamguard.guard.counter import BIG
 from streamguard.guard.engine import Engine, new_request_id
 from streamguard.guard.numbers import refusal_headers, refusal_numbers
-from streamguard.guard.shape import looks_like_chat, may_be_object
+from streamguard.guard.shape import may_be_object
 from streamguard.identity import ANONYMOUS, Identity
 from streamguard.protocols import normal_path, protocol_for_path, protocol_named, stream_named
 
@@ -145,28 +143,16 @@ class StreamGuardMiddleware:
         The client writes the content type, so it is not asked. A JSON object that is too long
         to look at is refused: it might be one.
         """
-        seen, more = await self._look(receive)
+        seen, more = await look(receive, self.max_body)
         body = b"".join(message.get("body", b"") for message in seen)
-        replay = _replaying(seen, receive)
+        replay = replaying(seen, receive)
         if may_be_object(body) is not False and more:
             error = too_large(len(body), self.max_body)
             await _refuse(send, protocol_named(route.protocol or "openai_chat"), error)
-        elif await _is_chat(body):
+        elif await is_chat(body):
             await self._guarded(scope, replay, send, route if route.protocol else _CHAT)
         else:
             await self.app(scope, replay, send)
-
-    async def _look(self, receive: Receive) -> tuple[list[Message], bool]:
-        """The body's messages while it may be a JSON object, and whether there is more of it."""
-        seen: list[Message] = []
-        size, more, told = 0, True, None
-        while more and size <= self.max_body and told is not False:
-            message = await receive()
-            seen.append(message)
-            size += len(message.get("body", b""))
-            told = told or may_be_object(message.get("body", b""))
-            more = message["type"] == "http.request" and message.get("more_body", False)
-        return seen, more
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send, route: Route) -> None:
         protocol = protocol_named(route.protocol or "")
@@ -174,7 +160,7 @@ class StreamGuardMiddleware:
         try:
             body = await read_body(scope, receive, self.max_body)
             subject = await self.guard.subject(
-                await _loaded(body),
+                await loaded(body),
                 path=_path(scope),
                 protocol=protocol,
                 request_id=request_id,
@@ -213,7 +199,7 @@ class StreamGuardMiddleware:
         except Exception as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             raise
-        await self.app(scope, _replaying([startup], receive), closing)
+        await self.app(scope, replaying([startup], receive), closing)
 
 
 _UNLISTED = Route(None)
@@ -226,20 +212,6 @@ _UNMETERED = re.compile(
     r"messages/batches)(?:/|$)|:batchgeneratecontent$|:predict$"
 )
 """Model endpoints that cost money and that no wire format here can meter."""
-
-
-async def _is_chat(body: bytes) -> bool:
-    """Whether a body is a chat request; looked at in a thread when it is long."""
-    if len(body) <= BIG:
-        return looks_like_chat(body)
-    return await anyio.to_thread.run_sync(looks_like_chat, body)
-
-
-async def _loaded(body: bytes) -> Mapping[str, Any]:
-    """The body as JSON; read in a thread when it is long."""
-    if len(body) <= BIG:
-        return loads(body)
-    return await anyio.to_thread.run_sync(loads, body)
 
 
 class _Once:
@@ -300,13 +272,3 @@ def _path(scope: Scope) -> str:
     root: str = scope.get("root_path", "").rstrip("/")
     rest = path.removeprefix(root)
     return path if rest and rest[0] != "/" else rest
-
-
-def _replaying(seen: list[Message], receive: Receive) -> Receive:
-    waiting = iter(seen)
-
-    async def replay() -> Message:
-        message = next(waiting, None)
-        return await receive() if message is None else message
-
-    return replay
