@@ -59,7 +59,7 @@ class GatewayConfig:
     keys: str = ""
     ledger: str = ""
     ledger_spool: str = ""
-    live_page: str = ""
+    live_page: str = field(default="", repr=False)
     host: str = "127.0.0.1"
     port: int = 8383
     shutdown_seconds: float = 30.0
