@@ -97,12 +97,14 @@ class Account(msgspec.Struct, array_like=True):
 
     def balance(self, capacity: int) -> Balance:
         """The account as it stands; ``resets_at`` as in ``Balance``, where nothing lacks."""
-        resets_at = None
-        if self.used:
-            leaks, oldest = self.window.leak, next(iter(self.buckets))
-            free = self.freed_at(self.used) if leaks else ruler(self.window).release(oldest)
-            resets_at = free / 1000
-        return Balance(capacity, self.used, self.held, resets_at)
+        used = self.used
+        if not used:
+            return Balance(capacity, 0, self.held)
+        if self.window.leak:
+            free = self.freed_at(used)
+        else:
+            free = ruler(self.window).release(next(iter(self.buckets)))
+        return Balance(capacity, used, self.held, free / 1000)
 
     def empty_at(self) -> int | None:
         """When nothing is used any more if nothing happens; ``None`` while something is held."""

@@ -219,12 +219,12 @@ def _refusal(which: int, demand: Demand, account: Account, needed: int, at: int)
 
 def _grant(demands: Sequence[Demand], found: list[Account], output: int) -> Grant:
     standing = _balances(demands, found)
-    over = tuple(
+    over = [
         which
         for which, demand in enumerate(demands)
         if demand.soft and standing[which].used + standing[which].held > demand.capacity
-    )
-    return Grant(output, standing, over)
+    ]
+    return Grant(output, standing, tuple(over))
 
 
 def _again(books: Books, hold: Hold, at: int, least: int) -> Decision:
