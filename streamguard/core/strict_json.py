@@ -18,6 +18,12 @@ from streamguard.errors import ProtocolError
 MAX_DEPTH = 64
 """Objects and arrays inside each other; a deep JSON schema needs about 30."""
 
+MAX_WEIGHT = 500_000
+"""Items of objects and arrays; those that are more than a number or a short field's text, which
+cost a renderer some 10 µs each, weigh five: a body of 4 MB may hold a million empty messages.
+"""
+_HEAVY = 4
+
 _OFFSET = re.compile(r"\(byte (\d+)\)")
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
 
@@ -34,13 +40,13 @@ def loads(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
     """Decode a body whose top level must be an object.
 
     Raises:
-        ProtocolError: not UTF-8, malformed, ambiguous or deeper than ``max_depth``; the message
-            gives the offset or the path and no value.
+        ProtocolError: not UTF-8, malformed, ambiguous, deeper than ``max_depth`` or of too many
+            values; the message gives the offset or the path and no value.
     """
     value = _read(data, max_depth)
     if not isinstance(value, dict):
         raise ProtocolError("the body's top level must be a JSON object")
-    _check_depth(value, max_depth)
+    _check_size(value, max_depth)
     try:
         json.loads(data, object_pairs_hook=_unique)
     except _DuplicateKeyError:
@@ -82,9 +88,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> None:
         raise _DuplicateKeyError
 
 
-def _check_depth(value: dict[str, Any], max_depth: int) -> None:
+def _check_size(value: dict[str, Any], max_depth: int) -> None:
     level: list[Any] = [value]
+    weight = 0
     for _ in range(max_depth):
+        weight += sum(map(len, level)) + _HEAVY * sum(map(_heavy, level))
+        if weight > MAX_WEIGHT:
+            raise ProtocolError("the body holds too many values; send fewer, longer ones")
         level = [
             child
             for node in level
@@ -94,6 +104,12 @@ def _check_depth(value: dict[str, Any], max_depth: int) -> None:
         if not level:
             return
     raise ProtocolError(_depth_message(max_depth))
+
+
+def _heavy(node: Any) -> int:
+    """Items of a list or an object that are lists and objects again, and texts in a list."""
+    kinds = list(map(type, node.values() if type(node) is dict else node))
+    return kinds.count(dict) + kinds.count(list) + (kinds.count(str) if type(node) is list else 0)
 
 
 def _depth_message(max_depth: int) -> str:

@@ -38,7 +38,7 @@ def prompts_in(prompt: Any, name: str) -> int:
 
 def _are_tokens(value: Any) -> bool:
     is_list = isinstance(value, list) and bool(value)
-    return is_list and all(type(item) is int and item >= 0 for item in value)
+    return is_list and set(map(type, value)) == {int} and min(value) >= 0
 
 
 def text_slots(doc: Mapping[str, Any]) -> Iterator[Slot]:

@@ -16,6 +16,7 @@ from streamguard.core.image_size import Size, size_of_data
 from streamguard.core.json_text import as_list, as_map, as_text, compact, maps
 from streamguard.core.prompt import Component, Part, Prompt
 from streamguard.core.typescript import MAX_DEPTH
+from streamguard.errors import ProtocolError
 
 UNSEEN = 20_480
 """Allowed for what only Google can see: a stored file, cached content."""
@@ -50,8 +51,16 @@ def render(body: Mapping[str, Any], model: str) -> Prompt:
 
 
 def _camel(value: Any) -> Mapping[str, Any]:
-    """A mapping with its own keys in camel case."""
-    return {_SNAKE.sub(lambda m: m[1].upper(), str(k)): v for k, v in as_map(value).items()}
+    """A mapping with its own keys in camel case.
+
+    Raises:
+        ProtocolError: a field is there in both spellings; which one is read is Google's secret.
+    """
+    given = as_map(value)
+    turned = {_SNAKE.sub(lambda m: m[1].upper(), str(k)): v for k, v in given.items()}
+    if len(turned) < len(given):
+        raise ProtocolError("a field is there in camel case and in snake case; send one of them")
+    return turned
 
 
 class _Renderer:

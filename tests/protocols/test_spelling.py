@@ -35,3 +35,17 @@ def test_so_is_one_in_a_message(path):
     message = {"role": "user", "content": "x", "Content": "much more"}
     with pytest.raises(ProtocolError, match="'content'"):
         protocol_for_path(path).parse({"model": "m", "messages": [message]}, path)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"contents": "hi", "systemInstruction": "x", "system_instruction": "much more"},
+        {"contents": [{"parts": [{"inlineData": {"data": ""}, "inline_data": {"data": "AAAA"}}]}]},
+    ],
+)
+def test_both_of_googles_spellings_at_once_are_refused(body):
+    path = "/v1beta/models/gemini-2.5-pro:generateContent"
+    gemini = protocol_for_path(path)
+    with pytest.raises(ProtocolError, match="camel case"):
+        gemini.prompt(gemini.parse(body, path))
