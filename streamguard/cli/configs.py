@@ -10,9 +10,11 @@ from typing import Any
 
 from streamguard.catalog import Catalog
 from streamguard.guard.config import read_config
+from streamguard.guard.failing import with_policies
 from streamguard.guard.settings import Cache, Queue, Settings, as_option
 from streamguard.limits import Limit
 from streamguard.planner.fitting import as_fit
+from streamguard.stores.memory import MemoryStore
 
 _GATEWAY = {"upstreams", "keys", "ledger", "plans", "tenants", "live_page", "host", "port"}
 
@@ -82,4 +84,5 @@ def _loaded(
     rest["queue"] = as_option(Queue, rest.get("queue"))
     rest["cache"] = as_option(Cache, rest.get("cache"))
     settings = Settings(limits=tuple(limits), **rest)
+    with_policies(MemoryStore(), settings, lambda _name, _error: None)  # refuses what is none
     return Loaded(settings, catalog, store, limits, limits_for, **more)

@@ -131,6 +131,13 @@ def test_a_model_without_a_price_is_told(tmp_path):
     )
 
 
+@pytest.mark.parametrize("text", ["store_policy = 'x'\n", "[[limits]]\ntokens = 5\nfail = 'x'\n"])
+def test_a_policy_that_is_none_is_refused(tmp_path, text):
+    result = run(written(tmp_path, text))
+    assert result.exit_code == 1
+    assert "fail policy 'x'; use 'closed', 'open'" in result.output
+
+
 def test_a_window_no_calendar_has_is_named(tmp_path):
     text = '[[limits]]\nname = "odd"\ntokens = 5\nper = "7m"\ncalendar = true\n'
     result = run(written(tmp_path, text))
