@@ -7,6 +7,7 @@ arrays of commented objects) was derived from reported usage.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -146,17 +147,20 @@ class _Renderer:
         target: Any = self._root
         for step in reference.split("/")[1:65]:
             target = as_map(target).get(step.replace("~1", "/").replace("~0", "~"))
-        return {**as_map(target), **{k: v for k, v in schema.items() if k != "$ref"}}, reference
+        beside = {key: value for key, value in schema.items() if key != "$ref"}
+        # A view, not a copy: a thousand references to one large schema are no large body.
+        return (ChainMap(beside, as_map(target)) if beside else as_map(target)), reference  # type: ignore[arg-type]
 
     def _type(self, resolved: tuple[Mapping[str, Any], str], depth: int) -> str:
         schema, reference = resolved
         if reference and reference in self._open:
             return "any"
         if depth > MAX_DEPTH:
-            return compact(schema)
+            return compact(dict(schema))
         if not reference and not self._open:
             return self._shape(schema, depth)
-        self._budget.left -= 16 + len(schema) + len(_head(schema))
+        if self._budget.left > 0:
+            self._budget.left -= 16 + len(schema) + len(_head(schema))
         if self._budget.left <= 0:
             return "any"
         self._open.append(reference)

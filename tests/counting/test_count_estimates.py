@@ -240,7 +240,9 @@ def test_gemini_system_history_and_forms():
         assert count_request({"contents": odd}, "gemini-2.5-flash") == plain
     assert count_request({"content": {"parts": [{"text": TEXT}]}}, "gemini-2.5-flash") == plain
     assert count_request({"contents": []}, "gemini-2.5-flash").input_tokens == 0
-    short = count_request({"contents": contents, "systemInstruction": "Be brief."}, "gemini-2.0-flash")
+    short = count_request(
+        {"contents": contents, "systemInstruction": "Be brief."}, "gemini-2.0-flash"
+    )
     assert "overhead" not in short.components
 
 

@@ -1,5 +1,7 @@
 """JSON Schema as TypeScript, case by case."""
 
+import tracemalloc
+
 import pytest
 
 from streamguard.core import typescript
@@ -149,3 +151,20 @@ def test_long_choices_behind_references_use_up_the_budget():
     )
     assert not complete
     assert len(text) < 4_000_000
+
+
+def test_many_references_to_a_large_schema_are_not_copies_of_it():
+    large = {"type": "object", "properties": {"a": {}}, **{f"k{i}": 1 for i in range(5_000)}}
+    names = [f"p{i}" for i in range(1_000)]
+    for beside in ({}, {"description": "x"}):
+        members = {name: {"$ref": "#/$defs/d", **beside} for name in names}
+        parameters = {"$defs": {"d": large}, "properties": members}
+        tracemalloc.start()
+        try:
+            text, complete = typescript.namespace([{"name": "f", "parameters": parameters}])
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert not complete
+        assert text.count("?:") >= len(names)
+        assert peak < 8_000_000
