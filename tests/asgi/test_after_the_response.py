@@ -167,6 +167,19 @@ async def test_a_send_that_fails_at_the_time_out_is_raised_as_it_is():
             await StreamGuardMiddleware(app, guard=guard)(wire.scope, wire.receive, send)
 
 
+async def test_an_end_sent_after_the_app_returned_is_not_settled_again(sink):
+    sends = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": SSE})
+        sends.append(send)
+
+    async with Guard(sinks=[sink]) as guard:
+        await Wire().through(StreamGuardMiddleware(app, guard=guard))
+        await sends[0]({"type": "http.response.body", "body": b"".join(WHOLE)})
+    assert [event.event for event in sink.events] == ["preflight", "started", "settled"]
+
+
 async def test_trailers_are_not_offered():
     offered = []
 
