@@ -103,6 +103,10 @@ class StreamMeter:
         """Tokens that are certainly left of the allowance, without counting; below 0 after it."""
         return self._headroom
 
+    def most(self, size: int) -> int:
+        """The most tokens that so many UTF-8 bytes can be."""
+        return size * self._expansion
+
     def counted_by(self, kind: str) -> int:
         """Tokens observed in channels of this kind over all indexes; "tool" is all tools."""
         return sum(

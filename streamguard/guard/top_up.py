@@ -29,15 +29,18 @@ class TopUp:
         """Whether to call ``ensure`` before the next ``size`` bytes are fed; costs next to nothing
         while the hold is far from used up.
         """
-        if not self._call.extensible or self._meter.headroom - size >= LOW_WATER:
+        if not self._call.extensible:
+            return False
+        tokens = self._meter.most(size)
+        if self._meter.headroom - tokens >= LOW_WATER:
             return False
         self._meter.sync()
-        return self._meter.headroom - size < LOW_WATER
+        return self._meter.headroom - tokens < LOW_WATER
 
     async def ensure(self, size: int) -> None:
         """Ask for more; wait for the answer only when the next bytes could reach the cut."""
         if self._asking is None or self._asking.done():
             want = max(STEP, self._call.allowance // 2)
             self._asking = self._call.extend_soon(want)
-        if self._meter.headroom < size:
+        if self._meter.headroom < self._meter.most(size):
             await asyncio.shield(self._asking)

@@ -55,6 +55,7 @@ def test_a_stream_of_letters_that_make_many_tokens_is_cut_in_time():
     one = tokenizer.count("\ufdfa")
     assert one > utf8_bytes("\ufdfa")
     meter = StreamMeter(stream_named("plain")(), tokenizer, 10 * one)
+    assert meter.most(3) == 3 * tokenizer.expansion >= one
     out = b"".join(meter.feed("\ufdfa".encode()) for _ in range(30))
     assert meter.cut
     assert out.decode() == "\ufdfa" * 10
