@@ -16,8 +16,8 @@ from streamguard.errors import ConfigurationError
 
 OPERATIONS = ("reserve", "extend", "trim", "renew", "settle", "release", "balances")
 
-SHARED = ("smooth", "books")
-"""What every operation has before it."""
+SHARED = ("smooth", "books", "answers")
+"""What every operation has before it, in this order."""
 
 VERSION = 1
 """Of the layout in books.lua; part of every key, so that two layouts never mix."""
@@ -42,7 +42,7 @@ class Script(NamedTuple):
 
 @cache
 def load() -> dict[str, Script]:
-    """All operations, each with smooth.lua and books.lua before it."""
+    """All operations, each with what is shared before it."""
     folder = files("streamguard.stores")
     shared = "".join(folder.joinpath(f"{name}.lua").read_text("utf-8") for name in SHARED)
     sources = {
