@@ -1,4 +1,4 @@
--- Put after books.lua: what is decided of accounts that are up to date, and how it is answered.
+-- What is decided of accounts that are up to date, and the answers; put after books.lua.
 
 local function off_table(now) return cmsgpack.pack({'clock', now}) end
 

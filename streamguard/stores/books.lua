@@ -1,5 +1,5 @@
--- Put before every operation: an account and a reservation as core/ledger.py has them. Times
--- are whole milliseconds, amounts whole numbers.
+-- Accounts and reservations as core/ledger.py has them; put before every operation.
+-- Times are whole milliseconds, amounts whole numbers.
 --
 -- account  hash  u used, h held, o and n oldest and newest bucket, e the earliest expiry or
 --                sooner, x until when the key is kept, b<bucket> its amount, h<id> what a

@@ -1,4 +1,4 @@
--- Put before books.lua: an account whose window leaks, as core/windows.py's Smooth has it.
+-- Accounts whose window leaks, as core/windows.py's Smooth; put before books.lua.
 
 local FOREVER = 100000000000000
 
