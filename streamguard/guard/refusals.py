@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 from streamguard.core.admission import applies
@@ -55,7 +56,9 @@ class Refusals:
             return
         if isinstance(error, (ContextWindowExceededError, BudgetExceededError)):
             limit = next((one for one in limits if one.name == error.limit_name), None)
-            self._oversized.remember(fingerprint(body, model), error, limit, self._clock())
+            # A copy: the error itself keeps its traceback, and that the whole request alive.
+            kept = copy(error)
+            self._oversized.remember(fingerprint(body, model), kept, limit, self._clock())
 
     def grew(
         self, prompt: Prompt, count: PromptCount, identity: Identity
