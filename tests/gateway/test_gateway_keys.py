@@ -221,6 +221,15 @@ def test_the_command_line(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["streamguard-keys.db"]
 
 
+def test_a_key_needs_a_tenant_and_an_empty_list_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = command("create", "--tenant", " ")
+    assert (result.exit_code, "--tenant is empty" in result.stderr) == (2, True)
+    result = command("list")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "there are no keys yet" in result.stderr
+
+
 def test_the_command_line_without_the_extra(monkeypatch):
     import sys
 
