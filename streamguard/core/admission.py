@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
-from streamguard.core.accounts import MAX_CAPACITY, Demand, Window, account_key
+from streamguard.core.accounts import (
+    MAX_CAPACITY,
+    Balance,
+    Demand,
+    Refusal,
+    Window,
+    account_key,
+)
 from streamguard.core.prompt import PromptCount
 from streamguard.errors import (
     Amount,
@@ -78,11 +85,12 @@ def terms(ask: Ask, limits: Sequence[Limit], scope: Mapping[str, str], rates: Ra
         ProtocolError: a cost budget applies and the model's price is unknown.
     """
     mine = [limit for limit in limits if applies(limit, scope)]
+    ask = _held_to_output(ask, mine)
     least = ask.least * ask.choices
     want = _fit_window(ask, rates)
     warnings = []
     for limit in mine:
-        if limit.span is not None or limit.unit == "concurrency":
+        if not _per_request(limit):
             continue
         room = _room(limit, ask, rates)
         if room is None or room >= want:
@@ -93,19 +101,35 @@ def terms(ask: Ask, limits: Sequence[Limit], scope: Mapping[str, str], rates: Ra
             raise _over_request(limit, ask, scope, rates, least)
         else:
             want = room
-    windows = [limit for limit in mine if limit.span is not None or limit.unit == "concurrency"]
+    windows = [limit for limit in mine if not _per_request(limit)]
     demands = tuple(demand(limit, ask, scope, rates) for limit in windows)
     return Terms(want, min(least, want), demands, tuple(windows), tuple(warnings))
 
 
+def _per_request(limit: Limit) -> bool:
+    return limit.span is None and limit.unit != "concurrency"
+
+
+def _held_to_output(ask: Ask, limits: Sequence[Limit]) -> Ask:
+    """Output budgets a request lower what has to fit beside the prompt, too."""
+    caps = (
+        max(ask.least, limit.amount // max(1, ask.choices))
+        for limit in limits
+        if limit.unit == "output_tokens" and _per_request(limit) and not limit.soft
+    )
+    return replace(ask, cap=min((ask.cap, *caps)))
+
+
 def applies(limit: Limit, scope: Mapping[str, str]) -> bool:
     """Whether the limit counts a call of this scope."""
-    return all(scope.get(key, "") == value for key, value in limit.where.items())
+    return all(
+        _same(key, scope.get(key, "")) == _same(key, value) for key, value in limit.where.items()
+    )
 
 
 def demand(limit: Limit, ask: Ask, scope: Mapping[str, str], rates: Rates) -> Demand:
     """What the call asks of a window's account."""
-    values: dict[str, str | None] = {key: scope.get(key, "") for key in limit.scope}
+    values: dict[str, str | None] = {key: _same(key, scope.get(key, "")) for key in limit.scope}
     window = window_of(limit)
     return Demand(
         account=account_key(limit.name, values, window),
@@ -115,6 +139,29 @@ def demand(limit: Limit, ask: Ask, scope: Mapping[str, str], rates: Rates) -> De
         rate=_rate(limit.unit, ask, rates),
         soft=limit.soft,
     )
+
+
+def outlook(terms: Terms, balances: Sequence[Balance], now: float) -> int | Refusal:
+    """What a reserve would answer by these balances: output tokens, or the refusal.
+
+    ``now`` is Unix seconds; when a window has room again is only known as nearly as it tells.
+    """
+    output = terms.want
+    for which, (asked, balance) in enumerate(zip(terms.demands, balances, strict=True)):
+        needed = asked.fixed + terms.least * asked.rate
+        if asked.soft:
+            continue
+        if needed > balance.remaining:
+            wait = max(1.0, (balance.resets_at or now) - now)
+            return Refusal(which, needed, balance, wait if needed <= balance.capacity else None)
+        if asked.rate:
+            output = min(output, (balance.remaining - asked.fixed) // asked.rate)
+    return output
+
+
+def _same(key: str, value: str) -> str:
+    """What budgets go by: a model's spellings and vendor prefixes share one account."""
+    return value.strip().lower().rpartition("/")[2] if key == "model" else value
 
 
 def window_of(limit: Limit) -> Window:

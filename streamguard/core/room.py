@@ -66,16 +66,17 @@ def input_room(
 def most_input(limits: Sequence[Limit], scope: Mapping[str, str], rates: Rates) -> int | None:
     """Input tokens beyond which a request is refused whatever else it asks for.
 
-    ``None`` where neither the context window nor a limit on a request's tokens bounds them.
+    The context window where it is known: its refusal comes before a budget's, and by bounds
+    alone it could not be told which of the two it is. ``None`` where nothing bounds them.
     """
+    if rates.context_window is not None:
+        return rates.context_window
     known = [
         limit.amount
         for limit in limits
         if limit.span is None and limit.unit in _TOKENS and not limit.soft
         if applies(limit, scope)
     ]
-    if rates.context_window is not None:
-        known.append(rates.context_window)
     return min(known, default=None)
 
 

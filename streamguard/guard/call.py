@@ -30,6 +30,10 @@ SLACK = 16
 """Output tokens held beyond the allowance while the provider may send more than it: what comes
 with the chunk that is cut is billed, and must not be over the budget."""
 
+HEAD_START = 512
+"""Output tokens held beyond the usual, so that a usual stream never comes near a top-up: what is
+left is judged by bytes, and a chunk has many more of them than tokens."""
+
 
 class Call:
     """What the shells hold while a call runs. ``finish`` settles exactly once.

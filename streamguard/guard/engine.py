@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ import anyio.to_thread
 
 from streamguard.catalog import Catalog
 from streamguard.core.accounts import Grant, Refusal
-from streamguard.core.admission import Ask, Rates, Terms
+from streamguard.core.admission import Ask, Rates, Terms, outlook
 from streamguard.core.admission import terms as terms_of
 from streamguard.core.billing import Spent
 from streamguard.core.learning import OutputLearner
@@ -35,7 +36,7 @@ from streamguard.guard.assess import (
     window_error,
 )
 from streamguard.guard.bookkeeper import Bookkeeper
-from streamguard.guard.call import SLACK, Call
+from streamguard.guard.call import HEAD_START, SLACK, Call
 from streamguard.guard.context import current_call, current_identity
 from streamguard.guard.counter import PromptCounter
 from streamguard.guard.failing import with_policies
@@ -133,16 +134,22 @@ class Engine:
         """
         subject = await self.subject(request_body, path=path, identity=identity)
         try:
-            assessment = await self._assess(subject)
+            return await self._foreseen(await self._assess(subject))
         except StreamGuardError as error:
             self._refused(subject, error)
             raise
+
+    async def _foreseen(self, assessment: Assessment) -> Preflight:
+        terms = assessment.terms
         await self.open()
-        balances = await self.books.balances(assessment.terms.demands)
-        names = [limit.name for limit in assessment.terms.limits]
+        balances = await self.books.balances(terms.demands)
+        output = outlook(terms, balances, time.time())
+        if isinstance(output, Refusal):
+            raise window_error(output, terms.limits[output.which], assessment.subject.scope())
+        names = [limit.name for limit in terms.limits]
         return Preflight(
             count=assessment.count,
-            output_limit=assessment.terms.want,
+            output_limit=output,
             context_window=assessment.rates.context_window,
             balances=dict(zip(names, balances, strict=True)),
         )
@@ -242,7 +249,7 @@ class Engine:
         if fixed or is_reasoning(request.model):
             return assessment
         usual = self._learner.estimate(assessment.subject.kind)
-        first = max(usual or terms.want, terms.least) + SLACK
+        first = max(usual or terms.want, terms.least) + SLACK + HEAD_START
         if first >= terms.want:
             return assessment
         first_terms = replace(terms, want=first, least=min(first, terms.least + SLACK))

@@ -13,7 +13,7 @@ from support.upstream import count
 from streamguard import Guard, Identity, Limit, Usage
 from streamguard.core.billing import Spent
 from streamguard.core.learning import OutputLearner
-from streamguard.guard.call import SLACK
+from streamguard.guard.call import HEAD_START, SLACK
 from streamguard.guard.context import current_call
 from streamguard.guard.metered import MeteredStream
 from streamguard.stores.memory import MemoryStore
@@ -51,7 +51,9 @@ class Case:
             await call.finish(Spent("completed", Usage(output_tokens=tokens)))
 
     async def balance(self) -> Any:
-        return (await self.guard.preflight(body())).balances["w"]
+        subject = await self.guard.subject(body(), path="/v1/chat/completions")
+        demands = (await self.guard._assess(subject)).terms.demands
+        return (await self.guard.books.balances(demands))[0]
 
 
 async def run(call: Any, words: list[str]) -> tuple[str, MeteredStream]:
@@ -84,11 +86,11 @@ async def test_a_learnt_reserve_is_held_and_the_cap_stays():
     async with case.guard:
         await case.teach(40)
         call = await case.begin(body())
-        assert (call.allowance, call.ceiling) == (40, 2_000)
+        assert (call.allowance, call.ceiling) == (40 + HEAD_START, 2_000)
         assert call.body["max_tokens"] == 2_000
         assert dict(call.headers())["x-streamguard-output-limit"] == "2000"
         held = (await case.balance()).held
-        assert held == call.assessment.input_tokens + 40 + SLACK
+        assert held == call.assessment.input_tokens + 40 + HEAD_START + SLACK
 
 
 @pytest.mark.parametrize("request_body", [body(stream=False), body(model="o3"), body(cap=30)])
@@ -164,7 +166,7 @@ async def test_a_store_out_of_reach_grants_nothing():
         await case.teach(40)
         call = await case.begin(body())
         text, stream = await run(call, WORDS)
-        assert count(text) == 40
+        assert count(text) == 40 + HEAD_START
         await call.finish(stream.spent("cut"))
         assert await call.extend(5) == 0
 
@@ -180,7 +182,7 @@ async def test_a_call_inside_tops_up_the_outer_hold():
             inner = await case.begin(body())
         finally:
             current_call.reset(token)
-        assert (inner.allowance, inner.ceiling) == (40, 2_000)
+        assert (inner.allowance, inner.ceiling) == (40 + HEAD_START, 2_000)
         text, stream = await run(inner, WORDS[:1_000])
         assert text == "".join(WORDS[:1_000])
         assert outer.allowance >= count(text)

@@ -154,3 +154,26 @@ def test_what_is_granted_keeps_every_budget(tokens, cap, reserve, choices, outpu
         return
     assert found.least <= found.want <= min(cap * choices, output, total - tokens)
     assert tokens + found.want // choices <= 1_000
+
+
+def test_an_output_budget_lowers_what_must_fit_beside_the_prompt():
+    wish = ask(tokens=900, cap=5_000)
+    with pytest.raises(ContextWindowExceededError):
+        terms(wish, [], SCOPE, RATES)
+    assert terms(wish, [Limit(output_tokens=60)], SCOPE, RATES).want == 60
+    with pytest.raises(ContextWindowExceededError):
+        terms(wish, [Limit(output_tokens=60, soft=True)], SCOPE, RATES)
+    with pytest.raises(OutputBudgetExceededError):
+        terms(wish, [Limit(output_tokens=0)], SCOPE, RATES)
+
+
+def test_a_models_spellings_share_one_account():
+    limit = Limit(tokens=500, per="hour", scope=("model",))
+    only = Limit(tokens=500, per="hour", where={"model": "gpt-4o"}, name="only")
+    accounts = set()
+    for name in ("gpt-4o", "GPT-4o ", "openai/gpt-4o", "models/gpt-4o"):
+        found = terms(ask(), [limit, only], {**SCOPE, "model": name}, RATES)
+        assert len(found.demands) == 2
+        accounts.add(found.demands[0].account)
+    assert len(accounts) == 1
+    assert len(terms(ask(), [only], {**SCOPE, "model": "gpt-4o-mini"}, RATES).demands) == 0

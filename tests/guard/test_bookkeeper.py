@@ -167,7 +167,7 @@ async def test_a_second_finish_changes_nothing(case):
 
 
 async def test_a_long_call_keeps_its_hold():
-    case = Case(hold_ttl=0.06)
+    case = Case(hold_ttl=0.6)
     async with case.guard:
         call = await case.begin()
         case.store.fail = {"renew": 1}

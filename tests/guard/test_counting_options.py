@@ -125,11 +125,11 @@ async def test_what_surely_does_not_fit_is_refused_without_tokenizing():
         assert "at least" not in str(caught.value)
 
 
-async def test_a_limit_on_a_request_decides_by_bounds_too():
+async def test_a_limit_decides_by_bounds_where_the_window_is_not_known():
     async with Guard([Limit(input_tokens=100, name="short")], sinks=[]) as guard:
         guard.counter._cache = counting = Counting()
         with pytest.raises(InputBudgetExceededError, match="needs at least 2") as caught:
-            await guard.preflight(body("x" * 26_000))
+            await guard.preflight(body("x" * 26_000, "gpt-5.99"))
         assert counting.calls == 0
         assert caught.value.used > 200
     soft = [Limit(input_tokens=100, soft=True), Limit(tokens=9, where={"model": "o3"})]
