@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from streamguard.asgi.body import ClientGone, encoded, read_body, too_large
 from streamguard.asgi.exchange import Exchange
@@ -22,8 +22,9 @@ from streamguard.errors import (
     StoreUnavailableError,
     StreamGuardError,
 )
+from streamguard.guard.assess import new_request_id
 from streamguard.guard.context import identity_source
-from streamguard.guard.engine import Engine, new_request_id
+from streamguard.guard.engine import Engine
 from streamguard.guard.numbers import refusal_headers, refusal_numbers
 from streamguard.guard.shape import may_be_object
 from streamguard.identity import ANONYMOUS, Identity
@@ -63,7 +64,7 @@ class StreamGuardMiddleware:
     asyncio.
 
     Raises:
-        ConfigurationError: a route names an unknown protocol.
+        ConfigurationError: a route names an unknown protocol, or ``unlisted`` is another word.
     """
 
     def __init__(
@@ -79,6 +80,8 @@ class StreamGuardMiddleware:
         self.app = app
         self.guard = guard
         self.identify = identify
+        if unlisted not in get_args(Unlisted):
+            raise ConfigurationError(f"unlisted={unlisted!r}; use one of {get_args(Unlisted)}")
         self.unlisted = unlisted
         self.max_body = max_body
         self._routes = {normal_path(path): _route(given) for path, given in (routes or {}).items()}
@@ -258,7 +261,7 @@ def _route(given: str | Route | None) -> Route:
         if route.response is not None:
             stream_named(route.response)
     except KeyError as error:
-        raise ConfigurationError(f"routes= names an unknown protocol: {error}") from error
+        raise ConfigurationError(f"routes= names an unknown protocol: {error.args[0]}") from error
     return route
 
 

@@ -8,9 +8,7 @@ from decimal import Decimal
 
 from streamguard.core.accounts import (
     MAX_CAPACITY,
-    Balance,
     Demand,
-    Refusal,
     Window,
     account_key,
 )
@@ -139,24 +137,6 @@ def demand(limit: Limit, ask: Ask, scope: Mapping[str, str], rates: Rates) -> De
         rate=_rate(limit.unit, ask, rates),
         soft=limit.soft,
     )
-
-
-def outlook(terms: Terms, balances: Sequence[Balance], now: float) -> int | Refusal:
-    """What a reserve would answer by these balances: output tokens, or the refusal.
-
-    ``now`` is Unix seconds; when a window has room again is only known as nearly as it tells.
-    """
-    output = terms.want
-    for which, (asked, balance) in enumerate(zip(terms.demands, balances, strict=True)):
-        needed = asked.fixed + terms.least * asked.rate
-        if asked.soft:
-            continue
-        if needed > balance.remaining:
-            wait = max(1.0, (balance.resets_at or now) - now)
-            return Refusal(which, needed, balance, wait if needed <= balance.capacity else None)
-        if asked.rate:
-            output = min(output, (balance.remaining - asked.fixed) // asked.rate)
-    return output
 
 
 def _same(key: str, value: str) -> str:

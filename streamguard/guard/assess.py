@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -159,3 +160,8 @@ def _advice(refusal: Refusal) -> str:
 
 def _say(unit: Unit, amount: int) -> str:
     return f"${shown(unit, amount):f}" if unit == "cost" else f"{amount:,}"
+
+
+def new_request_id() -> str:
+    """A random id for one reservation."""
+    return f"sg-{uuid.uuid4().hex}"

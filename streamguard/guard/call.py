@@ -21,18 +21,11 @@ from streamguard.errors import OutputBudgetExceededError, StreamGuardError
 from streamguard.guard.assess import Assessment
 from streamguard.guard.numbers import admitted_headers
 from streamguard.guard.tally import current_tally
+from streamguard.guard.top_up import SLACK
 from streamguard.usage import Usage
 
 if TYPE_CHECKING:
     from streamguard.guard.engine import Engine
-
-SLACK = 16
-"""Output tokens held beyond the allowance while the provider may send more than it: what comes
-with the chunk that is cut is billed, and must not be over the budget."""
-
-HEAD_START = 512
-"""Output tokens held beyond the usual, so that a usual stream never comes near a top-up: what is
-left is judged by bytes, and a chunk has many more of them than tokens."""
 
 
 class Call:

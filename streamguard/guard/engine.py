@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -14,10 +13,10 @@ import anyio.to_thread
 
 from streamguard.catalog import Catalog
 from streamguard.core.accounts import Grant, Refusal
-from streamguard.core.admission import Ask, Rates, Terms, outlook
+from streamguard.core.admission import Ask, Rates, Terms
 from streamguard.core.admission import terms as terms_of
 from streamguard.core.billing import Spent
-from streamguard.core.learning import OutputLearner
+from streamguard.core.outlook import outlook
 from streamguard.core.room import most_input
 from streamguard.core.wire import WireProtocol
 from streamguard.errors import (
@@ -26,17 +25,19 @@ from streamguard.errors import (
     StoreUnavailableError,
     StreamGuardError,
 )
+from streamguard.guard.adaptive import AdaptiveReserve
 from streamguard.guard.answers import Answers
 from streamguard.guard.assess import (
     Assessment,
     Preflight,
     Subject,
     ask_for,
+    new_request_id,
     rates_of,
     window_error,
 )
 from streamguard.guard.bookkeeper import Bookkeeper
-from streamguard.guard.call import HEAD_START, SLACK, Call
+from streamguard.guard.call import Call
 from streamguard.guard.context import current_call, current_identity
 from streamguard.guard.counter import PromptCounter
 from streamguard.guard.failing import with_policies
@@ -45,7 +46,7 @@ from streamguard.guard.joining import join
 from streamguard.guard.notebook import Notebook
 from streamguard.guard.recourse import Recourse
 from streamguard.guard.refusals import Refusals
-from streamguard.guard.settings import Settings, is_reasoning
+from streamguard.guard.settings import Settings
 from streamguard.guard.tally import current_tally
 from streamguard.guard.teller import Teller
 from streamguard.guard.waiting import Waiting
@@ -87,7 +88,7 @@ class Engine:
         self._refusals = Refusals()
         self._recourse = Recourse(settings, self.catalog, self.teller, self.counter)
         self.answers = None if settings.cache is None else Answers(settings.cache, self.teller)
-        self._learner = OutputLearner()
+        self._adaptive = AdaptiveReserve(settings)
         self.open_calls: WeakSet[Call] = WeakSet()
         self._opened = False
         self._lock = asyncio.Lock()
@@ -198,7 +199,7 @@ class Engine:
             raise
 
     async def _begin(self, subject: Subject) -> Call:
-        assessment = self._adapted(await self._assess(subject))
+        assessment = self._adaptive.adapted(await self._assess(subject))
         await self.open()
         outer = current_call.get()
         drawn = None
@@ -239,21 +240,7 @@ class Engine:
         if spent.reported.input_tokens is not None:
             self.counter.calibrator.observe(assessment.count, spent.reported.input_tokens)
             self._notebook.changed()
-        if spent.outcome in ("completed", "cut") and usage.output_tokens is not None:
-            self._learner.learn(assessment.subject.kind, usage.output_tokens)
-
-    def _adapted(self, assessment: Assessment) -> Assessment:
-        """Hold at first what such streams usually use, where more can be held on the way."""
-        request, terms = assessment.subject.request, assessment.terms
-        fixed = not self.settings.adaptive_reserve or not request.stream or not terms.demands
-        if fixed or is_reasoning(request.model):
-            return assessment
-        usual = self._learner.estimate(assessment.subject.kind)
-        first = max(usual or terms.want, terms.least) + SLACK + HEAD_START
-        if first >= terms.want:
-            return assessment
-        first_terms = replace(terms, want=first, least=min(first, terms.least + SLACK))
-        return replace(assessment, terms=first_terms, ceiling=terms.want)
+        self._adaptive.learn(assessment, spent.outcome, usage)
 
     async def _reserve(self, assessment: Assessment) -> Grant:
         subject, terms = assessment.subject, assessment.terms
@@ -300,8 +287,3 @@ class Engine:
 
     def _refused(self, subject: Subject, error: StreamGuardError) -> None:
         self.teller.refused(subject, error, repeated=isinstance(error, OversizedRetryError))
-
-
-def new_request_id() -> str:
-    """A random id for one reservation."""
-    return f"sg-{uuid.uuid4().hex}"

@@ -177,6 +177,7 @@ class Anthropic:
         Raises:
             ProtocolError: see ``WireProtocol.parse``.
         """
+        fields.check_spelling(body)
         model = fields.name_of(body)
         fields.objects(body, "messages")
         fields.whole(fields.mapping(body, "thinking"), "budget_tokens")

@@ -489,3 +489,8 @@ async def test_model_endpoints_that_cannot_be_metered_are_denied(guard, sink, pa
     assert b"list it in routes=" in wire.body
     allowed = StreamGuardMiddleware(app, guard=guard, routes={path: None})
     assert (await Wire(b"{}", path=path).through(allowed)).status == 200
+
+
+def test_a_word_that_is_no_policy_is_a_configuration_error():
+    with pytest.raises(ConfigurationError, match="dney"):
+        StreamGuardMiddleware(replying([]), guard=Guard(sinks=[]), unlisted="dney")

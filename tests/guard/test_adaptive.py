@@ -13,9 +13,9 @@ from support.upstream import count
 from streamguard import Guard, Identity, Limit, Usage
 from streamguard.core.billing import Spent
 from streamguard.core.learning import OutputLearner
-from streamguard.guard.call import HEAD_START, SLACK
 from streamguard.guard.context import current_call
 from streamguard.guard.metered import MeteredStream
+from streamguard.guard.top_up import HEAD_START, SLACK
 from streamguard.stores.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio

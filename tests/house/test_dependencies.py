@@ -62,8 +62,8 @@ def test_the_package_imports_what_it_declares():
 
 @pytest.mark.parametrize("folder", ["tests", "examples", "benchmarks"])
 def test_tests_import_what_their_group_declares(folder):
-    # Some benchmarks take these where they are installed.
-    assert undeclared(ROOT / folder, RUNTIME | TESTS) <= {"atheris", "limits", "matplotlib", "uvloop"}
+    optional = {"atheris", "limits", "matplotlib", "uvloop"}  # benchmarks take them if installed
+    assert undeclared(ROOT / folder, RUNTIME | TESTS) <= optional
 
 
 def test_there_are_no_urls_among_the_requirements():
