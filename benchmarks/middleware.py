@@ -125,9 +125,7 @@ async def measure(count: int, rounds: int) -> dict[str, float]:
         for name, each in apps.items():
             times[name].append(await run(each, 10**5 if count < 10**5 else 200_000))
     await guard.close()
-    per_chunk = {
-        name: statistics.median(took[1:]) / count * 1e6 for name, took in times.items()
-    }
+    per_chunk = {name: statistics.median(took[1:]) / count * 1e6 for name, took in times.items()}
     return {
         "chunks": count,
         "pass_us": per_chunk["pass"],
