@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -143,7 +144,7 @@ class GuardedStream(Generic[Item]):
             return
         try:
             subject = await self._guard.subject(self._body, path=CHAT, identity=self._identity)
-            self._call = await self._guard.begin(subject)
+            self._call = await self._guard.begin(replace(subject, steered=False))
             self._io = AsyncIo()
             self._deadlines = Deadlines(self._guard.settings, self._io.now())
             if inspect.isawaitable(self._source):

@@ -35,3 +35,14 @@ class AdaptiveReserve:
             return assessment
         first_terms = replace(terms, want=first, least=min(first, terms.least + SLACK))
         return replace(assessment, terms=first_terms, ceiling=terms.want)
+
+
+def with_slack(assessment: Assessment) -> Assessment:
+    """Where the provider cannot be held to a cap, the chunk that is cut must be held too."""
+    terms = assessment.terms
+    if assessment.subject.steered or not terms.demands or not terms.want:
+        return assessment
+    if assessment.ceiling:  # the first hold has it
+        return replace(assessment, ceiling=assessment.ceiling + SLACK)
+    more = replace(terms, want=terms.want + SLACK, least=terms.least + SLACK)
+    return replace(assessment, terms=more)

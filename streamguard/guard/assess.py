@@ -26,7 +26,8 @@ class Subject:
     ``received`` is the body as the client sent it, where the guard put another in its place;
     ``asked`` is the model it asked for, where another answers; ``queued`` is the seconds it
     waited for a budget, and ``position`` its first place in line; ``size`` is the body's
-    bytes, 0 where it came decoded.
+    bytes, 0 where it came decoded; ``steered`` is False where the guard can only cut, and not
+    hold the provider to a cap.
     """
 
     request_id: str
@@ -39,6 +40,7 @@ class Subject:
     queued: float | None = None
     position: int | None = None
     size: int = 0
+    steered: bool = True
 
     @property
     def original_body(self) -> Mapping[str, Any]:

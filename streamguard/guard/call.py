@@ -60,7 +60,10 @@ class Call:
         self._held = grant.output + (drawn.output_tokens if drawn else 0)
         self.ceiling = max(self._held, assessment.ceiling)
         self.extensible = self.ceiling > self._held
-        self._slack = SLACK if self.extensible and outer is None else 0
+        # Where the provider may send more than the allowance, what comes with the cut is held.
+        self._steered = assessment.subject.steered or not assessment.terms.demands
+        loose = self.extensible or not self._steered
+        self._slack = SLACK if loose and outer is None else 0
         self.allowance = self._allowed()
         self.fund = Fund(assessment.input_tokens, self.allowance)
         self.body = self._rewritten()
@@ -163,7 +166,9 @@ class Call:
 
     def _allowed(self) -> int:
         """What may be handed on: short of the ceiling, the chunk that crosses must be held too."""
-        return self._held if self._held >= self.ceiling else max(0, self._held - self._slack)
+        if self._steered and self._held >= self.ceiling:
+            return self._held
+        return max(0, self._held - self._slack)
 
     async def _draw_more(self, outer: Call, drawn: Draw, want: int) -> int:
         if outer.fund.left.output_tokens < want:

@@ -25,7 +25,7 @@ from streamguard.errors import (
     StoreUnavailableError,
     StreamGuardError,
 )
-from streamguard.guard.adaptive import AdaptiveReserve
+from streamguard.guard.adaptive import AdaptiveReserve, with_slack
 from streamguard.guard.answers import Answers
 from streamguard.guard.assess import (
     Assessment,
@@ -204,7 +204,7 @@ class Engine:
         outer = current_call.get()
         drawn = None
         if outer is None or outer.finished:
-            outer = None
+            outer, assessment = None, with_slack(assessment)
         else:
             drawn, assessment = join(assessment, outer)
         try:

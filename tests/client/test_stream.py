@@ -14,7 +14,7 @@ from support.texts import CJK, CODE, EMOJI, ENGLISH, SAMPLES
 from support.upstream import Plan, count
 
 import streamguard
-from streamguard import ConfigurationError, Limit
+from streamguard import ConfigurationError, Guard, Limit
 
 pytestmark = pytest.mark.anyio
 
@@ -329,3 +329,23 @@ async def test_a_stream_longer_than_usual_holds_more_as_it_goes():
     assert held < count(text)
     assert not stream.cut
     assert (await book.balance()).held == 0
+
+
+async def test_a_source_that_knows_no_cap_never_takes_a_window_over_its_limit():
+    limit = Limit(tokens=120, per="hour", name="w")
+
+    async def words():
+        for word in ["tide", "lamp", "fog", "boat", "bread", "letter"] * 100:
+            yield f" {word}"
+
+    async with Guard([limit], sinks=[]) as guard:
+        messages = [{"role": "user", "content": "hi"}]
+        async with guard.stream(words(), model="gpt-4o", messages=messages) as stream:
+            text = "".join([piece async for piece in stream])
+        assert stream.cut
+        body = {"model": "gpt-4o", "messages": messages, "max_tokens": 1}
+        subject = await guard.subject(body, path="/v1/chat/completions")
+        demands = (await guard._assess(subject)).terms.demands
+        balance = (await guard.books.balances(demands))[0]
+    assert count(text) == 120 - 8 - 16
+    assert (balance.used, balance.held) == (8 + count(text) + 1, 0)
