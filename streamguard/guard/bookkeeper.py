@@ -47,7 +47,10 @@ class Bookkeeper:
     async def close(self) -> None:
         """Wait for what runs in the background, then close the store."""
         while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            waiting = tuple(self._tasks)
+            await asyncio.gather(*waiting, return_exceptions=True)
+            # From Python 3.12 a gather of finished tasks does not let the loop run their callbacks.
+            self._tasks.difference_update(waiting)
         if self._opened:
             await self._store.close()
             self._opened = False

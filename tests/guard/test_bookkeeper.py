@@ -195,3 +195,13 @@ async def test_calls_without_windows_ask_no_store():
         call = await guard.begin(subject)
         await call.finish(DONE)
     assert store.asked == []
+
+
+async def test_closing_does_not_wait_for_what_has_ended():
+    case = Case()
+    async with case.guard:
+        ended = case.guard.books.in_background(asyncio.sleep(0))
+        while not ended.done():
+            await asyncio.sleep(0)
+        case.guard.books._tasks.add(ended)  # as where its callback has not run yet
+    assert not case.guard.books._tasks
