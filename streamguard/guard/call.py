@@ -58,12 +58,12 @@ class Call:
         self.grant = grant
         self.observed = engine.settings.observe
         self._held = grant.output + (drawn.output_tokens if drawn else 0)
-        self.ceiling = max(self._held, assessment.ceiling)
-        self.extensible = self.ceiling > self._held
+        self._most = max(self._held, assessment.ceiling)
+        self.extensible = self._most > self._held
         # Where the provider may send more than the allowance, what comes with the cut is held.
         self._steered = assessment.subject.steered or not assessment.terms.demands
-        loose = self.extensible or not self._steered
-        self._slack = SLACK if loose and outer is None else 0
+        self._slack = SLACK * (outer is None and (self.extensible or not self._steered))
+        self.ceiling = self._most if self._steered else max(0, self._most - self._slack)
         self.allowance = self._allowed()
         self.fund = Fund(assessment.input_tokens, self.allowance)
         self.body = self._rewritten()
@@ -149,7 +149,7 @@ class Call:
 
         A call inside another one extends that one's hold. None granted means none later.
         """
-        want = min(want, self.ceiling - self._held)
+        want = min(want, self._most - self._held)
         if self.finished:
             granted = 0
         elif self._outer is not None and self._drawn is not None:
@@ -157,7 +157,7 @@ class Call:
         else:
             granted = await self._engine.books.extend(self.request_id, want)
         self._held += granted
-        self.extensible = granted > 0 and self._held < self.ceiling
+        self.extensible = granted > 0 and self._held < self._most
         more, self.allowance = self._allowed() - self.allowance, self._allowed()
         self.fund.add(more)
         for meter in self.meters:
@@ -166,7 +166,7 @@ class Call:
 
     def _allowed(self) -> int:
         """What may be handed on: short of the ceiling, the chunk that crosses must be held too."""
-        if self._steered and self._held >= self.ceiling:
+        if self._steered and self._held >= self._most:
             return self._held
         return max(0, self._held - self._slack)
 
