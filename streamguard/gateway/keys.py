@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.to_thread
 from sqlalchemy import Column, Float, MetaData, String, Table, create_engine, select, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from streamguard.errors import ConfigurationError, StoreUnavailableError
 from streamguard.identity import Identity
@@ -165,8 +166,12 @@ def _out_of_reach(error: Exception) -> StoreUnavailableError:
 
 def _connect(url: str) -> Engine:
     try:
-        engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"),
-                               pool_pre_ping=True)  # fmt: skip
+        full = url.replace("postgresql://", "postgresql+psycopg://")
+        # A connection to a file costs nothing to make, and is closed where it was used.
+        pooled: dict[str, Any] = (
+            {"poolclass": NullPool} if full.startswith("sqlite") else {"pool_pre_ping": True}
+        )
+        engine = create_engine(full, **pooled)
         if engine.url.get_backend_name() == "sqlite" and engine.url.database in (None, ":memory:"):
             raise ConfigurationError("keys= in memory would be lost; use sqlite:///FILE")
         _create(engine)

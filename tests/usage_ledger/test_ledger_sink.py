@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -469,6 +470,9 @@ def test_emitting_before_open_and_closing_unopened_are_fine(new_sink, database):
     assert ids(database) == ["sg-1"]
 
 
+# A child must not close its parent's connection; here nobody else does, and Python says so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
 def test_after_a_fork_spool_thread_and_connections_are_new(new_sink, tmp_path, monkeypatch):
     """The same as the real fork above, seen from inside."""
     url = f"sqlite:///{tmp_path}/usage.db"
@@ -488,6 +492,7 @@ def test_after_a_fork_spool_thread_and_connections_are_new(new_sink, tmp_path, m
 
     asyncio.run(go())
     assert ids(url) == ["sg-1", "sg-2"]
+    gc.collect()
 
 
 def test_close_while_a_flush_hangs_leaves_the_rows(tmp_path, reports, monkeypatch):
