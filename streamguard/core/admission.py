@@ -83,7 +83,7 @@ def terms(ask: Ask, limits: Sequence[Limit], scope: Mapping[str, str], rates: Ra
         ProtocolError: a cost budget applies and the model's price is unknown.
     """
     mine = [limit for limit in limits if applies(limit, scope)]
-    ask = _held_to_output(ask, mine)
+    ask = held_to_output(ask, mine)
     least = ask.least * ask.choices
     want = _fit_window(ask, rates)
     warnings = []
@@ -108,8 +108,8 @@ def _per_request(limit: Limit) -> bool:
     return limit.span is None and limit.unit != "concurrency"
 
 
-def _held_to_output(ask: Ask, limits: Sequence[Limit]) -> Ask:
-    """Output budgets a request lower what has to fit beside the prompt, too."""
+def held_to_output(ask: Ask, limits: Sequence[Limit]) -> Ask:
+    """The ask under the limits that apply to it: output budgets a request lower what has to fit beside the prompt, too."""
     caps = (
         max(ask.least, limit.amount // max(1, ask.choices))
         for limit in limits

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
-from streamguard.core.admission import Ask, Rates, applies, demand
+from streamguard.core.admission import Ask, Rates, applies, demand, held_to_output
 from streamguard.core.prompt import PromptCount
 from streamguard.limits import Limit
 
@@ -50,11 +50,12 @@ def input_room(
     Raises:
         ProtocolError: a cost budget applies and the model's price is unknown.
     """
+    mine = [limit for limit in limits if applies(limit, scope)]
+    ask = held_to_output(ask, mine)
     rooms = [
         _room_in(limit, ask, scope, rates)
-        for limit in limits
+        for limit in mine
         if limit.span is None and limit.unit in _COUNTED and not limit.soft
-        if applies(limit, scope)
     ]
     if rates.context_window is not None:
         reserve = min(ask.cap, ask.reserve) * bool(ask.choices)
