@@ -109,7 +109,7 @@ def _per_request(limit: Limit) -> bool:
 
 
 def held_to_output(ask: Ask, limits: Sequence[Limit]) -> Ask:
-    """The ask under the limits that apply to it: output budgets a request lower what has to fit beside the prompt, too."""
+    """The ask under its limits: an output budget lowers what has to fit beside the prompt, too."""
     caps = (
         max(ask.least, limit.amount // max(1, ask.choices))
         for limit in limits
