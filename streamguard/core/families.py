@@ -70,7 +70,11 @@ _REGION = re.compile(r"^(?:[a-z-]+\.)*(?:openai|anthropic|google|meta|mistral)\.
 
 
 def base_model(model: str) -> str:
-    """The bare model name: without provider, region, fine-tuning and variant, lower case."""
+    """The bare model name: without provider, region, fine-tuning and variant, lower case.
+
+    ``openai/gpt-4o`` → ``gpt-4o``; ``ft:gpt-4o-mini:org::id`` → ``gpt-4o-mini``;
+    ``openai/gpt-oss-20b:free`` → ``gpt-oss-20b``; ``openai.gpt-oss-120b-1:0`` → ``gpt-oss-120b-1``.
+    """
     name = model.strip().lower().rsplit("/", 1)[-1].removeprefix("ft:").split(":", 1)[0]
     return _REGION.sub("", name)
 

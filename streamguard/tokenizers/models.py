@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+from streamguard.core.families import base_model
 from streamguard.tokenizers.encodings import NEWEST
 
 
@@ -39,18 +40,6 @@ _RULES: tuple[tuple[re.Pattern[str], ModelEncoding], ...] = tuple(
         (r"(?:davinci|cushman)-codex", "cl100k_base", False),
     )
 )
-_REGION = re.compile(r"^(?:[a-z-]+\.)*openai\.")
-
-
-def base_model(model: str) -> str:
-    """The bare model name: without provider, fine-tuning and variant parts, in lower case.
-
-    ``openai/gpt-4o`` → ``gpt-4o``; ``ft:gpt-4o-mini:org::id`` → ``gpt-4o-mini``;
-    ``openai/gpt-oss-20b:free`` → ``gpt-oss-20b``; ``openai.gpt-oss-120b-1:0`` → ``gpt-oss-120b-1``.
-    """
-    name = model.strip().lower().rsplit("/", 1)[-1]
-    name = name.removeprefix("ft:").split(":", 1)[0]
-    return _REGION.sub("", name)
 
 
 @lru_cache(maxsize=1024)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from streamguard.core.families import base_model
 from streamguard.tokenizers import encoding_for_model, tokenizer_for_model
-from streamguard.tokenizers.models import base_model
 
 EXACT = {
     "o200k_base": """
