@@ -12,12 +12,11 @@ from streamguard.core.strict_json import dumps
 from streamguard.core.wire import StreamState
 from streamguard.guard.call import Call
 from streamguard.guard.deadlines import TimeBudgetExceededError
-from streamguard.guard.metered import MeteredStream, Mode, measured, mode_of
+from streamguard.guard.metered import MAX_WHOLE_BYTES, MeteredStream, Mode, measured, mode_of
 from streamguard.guard.numbers import refusal_numbers
 from streamguard.guard.upstream import oversized_reply
 
 MAX_ERROR_BYTES = 65_536
-MAX_WHOLE_BYTES = 64 * 1024 * 1024
 
 
 class Responder:

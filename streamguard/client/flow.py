@@ -20,7 +20,7 @@ from streamguard.guard.call import Call
 from streamguard.guard.counter import BIG
 from streamguard.guard.deadlines import Deadlines
 from streamguard.guard.engine import Engine
-from streamguard.guard.metered import measured, mode_of
+from streamguard.guard.metered import MAX_WHOLE_BYTES, measured, mode_of
 from streamguard.guard.numbers import refusal_headers, refusal_numbers
 from streamguard.guard.shape import looks_like_chat
 from streamguard.guard.upstream import failed, oversized_reply
@@ -32,7 +32,6 @@ Unlisted = Literal["detect", "pass", "deny"]
 "detect" guards a JSON body that is a chat request by its shape and passes others, "pass" passes
 all, "deny" refuses all."""
 
-MAX_WHOLE_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 1024 * 1024
 
 _OVERSIZED = (400, 413)

@@ -16,6 +16,9 @@ from streamguard.usage import Usage
 Mode = Literal["stream", "whole", "error", "encoded", "empty"]
 """How a response is taken: metered as it comes, read whole, or not billed."""
 
+MAX_WHOLE_BYTES = 64 * 1024 * 1024
+"""A whole response longer than this cannot be metered."""
+
 _UNLIMITED = 2**62
 
 
