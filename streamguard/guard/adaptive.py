@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from streamguard.core.learning import OutputLearner
 from streamguard.guard.assess import Assessment
-from streamguard.guard.settings import Settings, is_reasoning
+from streamguard.guard.settings import Settings, thinks_unseen
 from streamguard.guard.top_up import HEAD_START, SLACK
 from streamguard.usage import Usage
 
@@ -27,7 +27,7 @@ class AdaptiveReserve:
         """The call with the usual output as its first hold, and the whole as its ceiling."""
         request, terms = assessment.subject.request, assessment.terms
         fixed = not self._on or not request.stream or not terms.demands
-        if fixed or is_reasoning(request.model):
+        if fixed or thinks_unseen(request.model):
             return assessment
         usual = self._learner.estimate(assessment.subject.kind)
         first = max(usual or terms.want, terms.least) + SLACK + HEAD_START

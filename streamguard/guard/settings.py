@@ -185,7 +185,7 @@ class Settings:
 
     def reserve_for(self, model: str) -> int:
         """Output tokens reserved for a choice of this model by policy."""
-        return self.reserve_reasoning if is_reasoning(model) else self.reserve_output
+        return self.reserve_reasoning if thinks_unseen(model) else self.reserve_output
 
 
 Option = TypeVar("Option", Queue, Cache)
@@ -212,7 +212,7 @@ def is_positive(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 
-def is_reasoning(model: str) -> bool:
+def thinks_unseen(model: str) -> bool:
     """Whether the model spends hidden tokens on thinking, by its name."""
     name = model.rsplit("/", 1)[-1]
     return name.startswith(("o1", "o3", "o4", "gpt-5", "gpt-6", "deepseek-reasoner"))
