@@ -14,9 +14,7 @@ from streamguard.guard.call import Call
 from streamguard.guard.deadlines import TimeBudgetExceededError
 from streamguard.guard.metered import MAX_WHOLE_BYTES, MeteredStream, Mode, measured, mode_of
 from streamguard.guard.numbers import refusal_numbers
-from streamguard.guard.upstream import oversized_reply
-
-MAX_ERROR_BYTES = 65_536
+from streamguard.guard.upstream import MAX_ERROR_BYTES, oversized_reply
 
 
 class Responder:

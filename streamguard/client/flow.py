@@ -23,7 +23,7 @@ from streamguard.guard.engine import Engine
 from streamguard.guard.metered import MAX_WHOLE_BYTES, measured, mode_of
 from streamguard.guard.numbers import refusal_headers, refusal_numbers
 from streamguard.guard.shape import looks_like_chat
-from streamguard.guard.upstream import failed, oversized_reply
+from streamguard.guard.upstream import MAX_ERROR_BYTES, failed, oversized_reply
 from streamguard.identity import Identity
 from streamguard.protocols import protocol_for_path, protocol_named
 
@@ -31,8 +31,6 @@ Unlisted = Literal["detect", "pass", "deny"]
 """What happens to a POST whose path is no known model endpoint (files, audio, fine-tuning):
 "detect" guards a JSON body that is a chat request by its shape and passes others, "pass" passes
 all, "deny" refuses all."""
-
-MAX_ERROR_BYTES = 1024 * 1024
 
 _OVERSIZED = (400, 413)
 _REFUSED = "streamguard.refused"

@@ -16,6 +16,9 @@ from streamguard.errors import (
 )
 from streamguard.guard.deadlines import TimeBudgetExceededError
 
+MAX_ERROR_BYTES = 2**20
+"""A longer error is not read. Less would be too little for those that quote the request."""
+
 _CODES = ("context_length_exceeded", "string_above_max_length", "request_too_large")
 _WORDS = re.compile(
     rb"maximum context length|context window|prompt is too long|input token count.{0,40}exceeds",

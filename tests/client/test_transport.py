@@ -33,8 +33,9 @@ class Endpoints:
 
     def __init__(self):
         self.seen = []
-        paths = ["/gzip", "/big-error", "/gzip-error", "/odd", "/none", "/plain", "/moved"]
-        routes = [Route(f"{path}/chat/completions", self.chat, methods=["POST"]) for path in paths]
+        kinds = ["gzip", "big-error", "quoting", "gzip-error", "odd", "none", "plain", "moved"]
+        paths = [f"/{kind}/chat/completions" for kind in kinds]
+        routes = [Route(path, self.chat, methods=["POST"]) for path in paths]
         self.app = Starlette(routes=[*routes, Route("/{path:path}", self.any, methods=_METHODS)])
 
     async def any(self, request):
@@ -48,6 +49,7 @@ class Endpoints:
         return {
             "gzip": lambda: Response(gzip.compress(b"{}"), headers=zipped),
             "big-error": lambda: Response(b"x" * 2_000_000, status_code=413),
+            "quoting": lambda: Response(b'{"input":"%b"}' % (b"x" * 200_000), status_code=400),
             "gzip-error": lambda: Response(gzip.compress(b"{}"), status_code=400, headers=zipped),
             "odd": lambda: JSONResponse({"answer": ENGLISH}),
             "none": lambda: Response(status_code=204),
@@ -181,6 +183,14 @@ async def test_a_response_too_large_to_be_metered_is_not_shown(url, monkeypatch)
         error = await client.post("/big-error/chat/completions", json=CHAT)
     assert (whole.status_code, error.status_code) == (502, 502)
     assert book.outcomes == ["unmetered", "unmetered"]
+
+
+async def test_an_error_that_quotes_a_long_request_is_shown(url):
+    book = Books()
+    async with book.guard.wrap(httpx2.AsyncClient(base_url=url)) as client:
+        error = await client.post("/quoting/chat/completions", json=CHAT)
+    assert (error.status_code, len(error.json()["input"])) == (400, 200_000)
+    assert book.outcomes == ["error_response"]
 
 
 @pytest.mark.parametrize("path", ["odd", "plain"])
