@@ -13,6 +13,7 @@ from streamguard.cli.configs import load
 from streamguard.sinks.alerts import AlertSink
 from streamguard.sinks.configured import sinks_from
 from streamguard.sinks.ledger import LedgerSink
+from streamguard.sinks.otel import OtelSink
 from streamguard.sinks.structlog import StructlogSink
 
 SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
@@ -79,19 +80,36 @@ def test_without_figures_the_default_rules_watch():
     assert len(alerts._book.feed(refused(1))) == 1
 
 
+def hook(**given):
+    return {"alerts": {"webhooks": [{"url": "https://x", **given}]}}
+
+
 @pytest.mark.parametrize(
     ("tell", "words"),
     [
         ([], "tell must be a table"),
         ({"webhook": 1}, r"tell: unknown keys \['webhook'\]"),
-        ({"ledger": "usage.db"}, "sqlite:///FILE"),
+        ({"ledger": "usage.db"}, "tell.ledger: .*sqlite:///FILE"),
+        ({"ledger": 5}, "tell.ledger=5 must be a string"),
+        ({"spool": "x"}, "tell.spool needs tell.ledger"),
+        ({"otel": "yes"}, "tell.otel='yes' must be true or false"),
         ({"ledger": "env:NOT_SET"}, "tell.ledger='env:NOT_SET': that environment variable"),
         ({"alerts": {"burst": 1}}, r"tell.alerts: unknown keys \['burst'\]"),
         ({"alerts": {"context_share": 90}}, "tell.alerts.context_share=90: share=90 must lie"),
-        ({"alerts": {"budget_refusal": 3}}, "tell.alerts.budget_refusal=3: "),
+        ({"alerts": {"budget_refusal": 3}}, "tell.alerts.budget_refusal=3 is no figure"),
+        ({"alerts": {"user_burst": "x"}}, "tell.alerts.user_burst='x' is no figure of this rule"),
+        ({"alerts": {"per_hour": 0}}, "tell.alerts.per_hour=0 must be a whole number"),
         ({"alerts": {"webhooks": {}}}, "tell.alerts.webhooks must be a list"),
         ({"alerts": {"webhooks": [{}]}}, r"tell.alerts.webhooks\[0\].url is missing"),
-        ({"alerts": {"webhooks": [{"url": "http://x"}]}}, "must be https"),
+        (hook(url="http://x"), r"tell.alerts.webhooks\[0\]: a webhook's URL must be https"),
+        (hook(url=5), r"tell.alerts.webhooks\[0\].url must be a string"),
+        (hook(secrets="whsec_x"), r"secrets must be a list of strings$"),
+        (hook(secrets=["x"]), r"tell.alerts.webhooks\[0\]: a webhook secret is whsec_"),
+        (hook(format="teams"), r"format='teams' must be 'standard' or 'slack'"),
+        (hook(allow_private=1), "allow_private=1 must be true or false"),
+        (hook(dead_letters=1), "dead_letters=1 must be a file's name"),
+        (hook(attempts=True), "attempts=True must be a whole number of 1 or more"),
+        (hook(timeout=0), "timeout=0 must be seconds, more than 0"),
     ],
 )
 def test_a_wrong_key_is_named_with_its_place(tell, words):
@@ -105,6 +123,12 @@ def test_a_missing_extra_is_named(monkeypatch):
         ConfigurationError, match=r"tell.ledger needs pip install 'streamguard\[sql"
     ):
         sinks_from({"ledger": "sqlite:///usage.db"}, "tell")
+
+
+def test_traces_and_metrics_where_they_are_asked_for():
+    (_log, otel) = sinks_from({"otel": True}, "tell")
+    assert isinstance(otel, OtelSink)
+    assert len(sinks_from({"otel": False}, "tell")) == 1
 
 
 def test_sqlalchemy_is_needed_for_a_ledger_alone():
