@@ -117,6 +117,11 @@ def limit_key(limit: str, window: Window) -> str:
     return _digest(repr((limit, (*parts, window.leak) if window.leak else parts)))
 
 
+def tenant_key(tenant: str) -> str:
+    """How a tenant is called in what is kept, where its name shall not stand."""
+    return _digest(f"tenant {tenant}")
+
+
 def account_tag(account: str) -> str:
     """The part of an account's name that decides its Redis Cluster slot."""
     return account.partition("|")[0]

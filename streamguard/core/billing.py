@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 from streamguard.usage import Usage
+
+MOST_TOKENS = 100_000_000
+"""More than any call can use: the largest context windows have a tenth. A report of more is an
+error, or an attack on the budget.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +23,7 @@ class Spent:
         billed: False when the provider does not bill the call (it answered with an error).
         status: the HTTP status of the response, where there was one.
         first_token: seconds from the call's start to its first output.
+        doubted: which fields of the report were left out, for no call can have used that much.
     """
 
     outcome: str
@@ -26,6 +32,21 @@ class Spent:
     billed: bool = True
     status: int | None = None
     first_token: float | None = None
+    doubted: tuple[str, ...] = ()
+
+
+def believed(spent: Spent) -> Spent:
+    """What can be true of a report; ``charge`` puts our own count in place of the rest."""
+    reported = spent.reported
+    absurd = tuple(
+        field.name
+        for field in fields(reported)
+        if (getattr(reported, field.name) or 0) > MOST_TOKENS
+    )
+    if not absurd:
+        return spent
+    kept: dict[str, None] = dict.fromkeys(absurd)
+    return replace(spent, reported=replace(reported, **kept), doubted=absurd)
 
 
 def charge(input_tokens: int, spent: Spent, *, exact: bool) -> Usage:

@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
-from bisect import insort
-from collections import OrderedDict, deque
+from streamguard.core.samples import Room, Samples
 
-
-class _Sample:
-    """The latest outputs of one key, in order of arrival and of size."""
-
-    __slots__ = ("latest", "sorted")
-
-    def __init__(self, size: int) -> None:
-        self.latest: deque[int] = deque(maxlen=size)
-        self.sorted: list[int] = []
-
-    def add(self, tokens: int) -> None:
-        if len(self.latest) == self.latest.maxlen:
-            self.sorted.remove(self.latest[0])
-        self.latest.append(tokens)
-        insort(self.sorted, tokens)
+ROOM = Room(tenants=1_000, keys=10, size=200)
 
 
 class OutputLearner:
-    """A high quantile of the latest settled outputs for each key, bounded in memory."""
+    """A high quantile of the latest settled outputs for each tenant and kind of call."""
 
-    def __init__(
-        self, *, quantile: float = 0.95, least: int = 20, size: int = 200, keys: int = 10_000
-    ) -> None:
-        """Estimate from the latest ``size`` outputs of a key, once there are ``least``."""
+    def __init__(self, *, quantile: float = 0.95, least: int = 20, room: Room = ROOM) -> None:
+        """Estimate from the latest outputs, once there are ``least``."""
         self._quantile = quantile
         self._least = least
-        self._size = size
-        self._keys = keys
-        self._samples: OrderedDict[tuple[str, ...], _Sample] = OrderedDict()
+        self._samples: Samples[int] = Samples(room)
 
-    def learn(self, key: tuple[str, ...], tokens: int) -> None:
+    def learn(self, tenant: str, kind: str, tokens: int) -> None:
         """Note a settled call's output tokens."""
-        sample = self._samples.get(key)
-        if sample is None:
-            sample = self._samples[key] = _Sample(self._size)
-        self._samples.move_to_end(key)
-        sample.add(tokens)
-        while len(self._samples) > self._keys:
-            self._samples.popitem(last=False)
+        self._samples.add(tenant, kind, tokens)
 
-    def estimate(self, key: tuple[str, ...]) -> int | None:
-        """Output tokens that all but a few calls stay within; ``None`` before enough is known."""
-        sample = self._samples.get(key)
-        if sample is None or len(sample.sorted) < self._least:
+    def estimate(self, tenant: str, kind: str) -> int | None:
+        """Output tokens that all but a few of the tenant's calls stay within; ``None`` before
+        enough is known.
+        """
+        sample = self._samples.get(tenant, kind)
+        if sample is None or len(sample) < self._least:
             return None
-        return sample.sorted[min(len(sample.sorted) - 1, int(self._quantile * len(sample.sorted)))]
+        return sample.sorted[min(len(sample) - 1, int(self._quantile * len(sample)))]

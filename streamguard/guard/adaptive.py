@@ -12,7 +12,7 @@ from streamguard.usage import Usage
 
 
 class AdaptiveReserve:
-    """Learns outputs by model and feature; a call that can be topped up holds the usual."""
+    """Learns outputs by tenant, model and feature; a call that can be topped up holds the usual."""
 
     def __init__(self, settings: Settings) -> None:
         self._on = settings.adaptive_reserve
@@ -21,7 +21,7 @@ class AdaptiveReserve:
     def learn(self, assessment: Assessment, outcome: str, usage: Usage) -> None:
         """Note how long an output was; one that was broken off says nothing."""
         if outcome in ("completed", "cut") and usage.output_tokens is not None:
-            self._learner.learn(assessment.subject.kind, usage.output_tokens)
+            self._learner.learn(*assessment.subject.kind, usage.output_tokens)
 
     def adapted(self, assessment: Assessment) -> Assessment:
         """The call with the usual output as its first hold, and the whole as its ceiling."""
@@ -29,7 +29,7 @@ class AdaptiveReserve:
         fixed = not self._on or not request.stream or not terms.demands
         if fixed or thinks_unseen(request.model):
             return assessment
-        usual = self._learner.estimate(assessment.subject.kind)
+        usual = self._learner.estimate(*assessment.subject.kind)
         first = max(usual or terms.want, terms.least) + SLACK + HEAD_START
         if first >= terms.want:
             return assessment

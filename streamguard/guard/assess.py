@@ -49,8 +49,8 @@ class Subject:
 
     @property
     def kind(self) -> tuple[str, str]:
-        """What lengths of outputs are learnt by."""
-        return self.request.model, self.identity.feature or ""
+        """What lengths of outputs are learnt by: the tenant, and the model with the feature."""
+        return self.identity.tenant or "", f"{self.request.model} {self.identity.feature or ''}"
 
     def scope(self) -> dict[str, str]:
         """The value of every scope dimension; unknown is the empty string."""

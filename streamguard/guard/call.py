@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamguard.core.accounts import Grant
 from streamguard.core.admission import amounts
-from streamguard.core.billing import Spent, charge
+from streamguard.core.billing import Spent, believed, charge
 from streamguard.core.disconnect import keeps_billing
 from streamguard.core.fund import Draw, Fund
 from streamguard.core.streams import StreamMeter
@@ -215,7 +215,7 @@ class Call:
         return await self._finish(spent)
 
     async def _finish(self, spent: Spent) -> Usage:
-        self.spent = spent
+        self.spent = spent = believed(spent)
         self._engine.open_calls.discard(self)
         if self._timer is not None:
             self._timer.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from streamguard.core.calibration import Calibrator
 from streamguard.core.count_cache import CountCache
 from streamguard.core.counting import CountText, count_least, count_prompt, with_own_tokenizer
 from streamguard.core.prompt import Prompt, PromptCount
+from streamguard.core.samples import latest
 from streamguard.core.sampling import SampledCounts
 from streamguard.guard.assess import Subject
 from streamguard.guard.counts import CountRemote
@@ -24,6 +26,8 @@ BIG = 32_768
 
 _MARGIN = 0.05
 """What a sampled estimate adds."""
+
+_SAMPLED_TENANTS = 1_000
 
 _MESSAGE = 64  # what one message costs beside its text, in characters
 
@@ -48,7 +52,8 @@ class PromptCounter:
         """Count as the settings say."""
         self._settings = settings or Settings()
         self._sampled = self._settings.counting == "sampled"
-        self._cache: CountText = SampledCounts(margin=_MARGIN) if self._sampled else CountCache()
+        self._cache = CountCache()
+        self._samples: OrderedDict[str, SampledCounts] = OrderedDict()
         self.tokenizers = Tokenizers(self._settings.tokenizers)
         self.calibrator = Calibrator()
         self.remote_failures = 0
@@ -76,18 +81,24 @@ class PromptCounter:
         return await self._asked(ask, subject, counted)
 
     def _count(self, subject: Subject, most: int | None) -> Counted:
-        model = subject.request.model
+        model, tenant = subject.request.model, subject.identity.tenant or ""
         prompt = subject.protocol.prompt(subject.request)
         if self.tokenizers.path_of(model) is not None:
             prompt = with_own_tokenizer(prompt)
-        prompt = self.calibrator.corrected(prompt, model)
+        prompt = self.calibrator.corrected(prompt, model, tenant)
         tokenizer = self.tokenizers.for_model(model).tokenizer
         count = None if most is None else count_least(prompt, tokenizer)
         if count is None or most is None or count.input_tokens <= most:
-            count = count_prompt(prompt, tokenizer, self._cache)
+            count = count_prompt(prompt, tokenizer, self._texts(tenant))
             if self._sampled and count.method == "exact":
                 count = replace(count, method="calibrated", margin=_MARGIN)
         return Counted(prompt, replace(count, model=model))
+
+    def _texts(self, tenant: str) -> CountText:
+        """What counts texts: a cache for everybody, or a tenant's own samples."""
+        if not self._sampled:
+            return self._cache
+        return latest(self._samples, tenant, SampledCounts(margin=_MARGIN), _SAMPLED_TENANTS)
 
     async def _asked(self, ask: CountRemote, subject: Subject, counted: Counted) -> Counted:
         """The provider's count, which also corrects the estimates to come."""
@@ -99,7 +110,7 @@ class PromptCounter:
             self.remote_failures += 1
         if type(tokens) is not int or tokens < 0:
             return counted
-        self.calibrator.observe(counted.result, tokens)
+        self.calibrator.observe(counted.result, tokens, subject.identity.tenant or "")
         return Counted(counted.prompt, told(counted.result, tokens))
 
 

@@ -238,7 +238,9 @@ class Engine:
         broken off says nothing.
         """
         if spent.reported.input_tokens is not None:
-            self.counter.calibrator.observe(assessment.count, spent.reported.input_tokens)
+            tenant = assessment.subject.identity.tenant or ""
+            reported = spent.reported.input_tokens
+            self.counter.calibrator.observe(assessment.count, reported, tenant)
             self._notebook.changed()
         self._adaptive.learn(assessment, spent.outcome, usage)
 

@@ -141,6 +141,7 @@ class Teller:
             "outcome": spent.outcome,
             "duration": took,
             "first_token": spent.first_token,
+            "detail": f"doubted {', '.join(spent.doubted)}" if spent.doubted else None,
         }
         if spent.outcome == "cut":
             self.tell("cut", assessment.subject, output_limit=allowance, **figures)

@@ -86,7 +86,8 @@ FIELDS: tuple[Field, ...] = (
         for part in get_args(Component)
     ),
     Field("streamguard.detail", "id", "detail",
-          "of a store_error, its kind; of a refused retry, why; rerouted, the model asked for"),
+          "of a store_error, its kind; of a refused retry, why; rerouted, the model asked for; "
+          "settled, what of the report was doubted"),
     Field("streamguard.conversation", "id", "conversation",
           "digest that all calls of a conversation share"),
     Field("streamguard.within", "id", "within",

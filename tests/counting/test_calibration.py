@@ -7,8 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamguard.core.accounts import tenant_key
 from streamguard.core.calibration import LEAST_MARGIN, MOST_MARGIN, Calibrator
 from streamguard.core.prompt import Prompt, PromptCount
+from streamguard.core.samples import Room
+
+KEY = tenant_key("")
 
 
 def counted(tokens, model="m", method="calibrated", margin=0.0, ratio=1.0):
@@ -61,7 +65,7 @@ def test_drift_shows_every_model():
 
 
 def test_the_model_that_was_longest_unseen_is_forgotten():
-    calibrator = Calibrator(models=2, least=1)
+    calibrator = Calibrator(room=Room(1, 2, 9), least=1)
     for model in ("a", "b", "a", "c"):
         calibrator.observe(counted(1_000, model), 1_000)
     assert set(calibrator.drift()) == {"a", "c"}
@@ -78,9 +82,10 @@ def test_what_is_no_dump_is_left_out():
     calibrator = Calibrator(least=1)
     for value in (
         {},
-        {"version": 2, "models": {"m": [1]}},
-        {"version": 1, "models": []},
-        {"version": 1, "models": {"m": 3, "n": ["x", True, None]}},
+        {"version": 1, "models": {"m": [1]}},
+        {"version": 2, "tenants": []},
+        {"version": 2, "tenants": {KEY: [], 5: {"m": [1]}}},
+        {"version": 2, "tenants": {KEY: {"m": 3, "n": ["x", True, None], 5: [1]}}},
     ):
         calibrator.load(value)
     assert calibrator.drift() == {}
@@ -91,7 +96,7 @@ RATIOS = st.floats(0.5, 2.0)
 
 @given(st.lists(RATIOS, min_size=20, max_size=60), st.integers(20, 40))
 def test_the_ratio_is_the_lower_median_of_the_latest(ratios, size):
-    found = taught(ratios, size=size).correction("m")
+    found = taught(ratios, room=Room(1, 1, size)).correction("m")
     latest = [round(10_000 * ratio) / 10_000 for ratio in ratios[-size:]]
     assert found.ratio == statistics.median_low(latest)
     assert found.samples == len(latest)
@@ -112,8 +117,33 @@ def test_the_margin_covers_all_but_a_few(ratios):
     assert covered >= 98 or found.margin == MOST_MARGIN
 
 
-@given(st.dictionaries(st.text(max_size=4), st.lists(st.integers(), max_size=4), max_size=4))
+MODELS = st.dictionaries(st.text(max_size=4), st.lists(st.integers(), max_size=4), max_size=4)
+
+
+@given(MODELS)
 def test_loading_never_fails_and_stays_in_range(models):
     calibrator = Calibrator()
-    calibrator.load({"version": 1, "models": models})
+    calibrator.load({"version": 2, "tenants": {KEY: models}})
+    assert set(calibrator.drift()) == {model for model, ratios in models.items() if ratios}
     assert all(0.25 <= found.ratio <= 4.0 for found in calibrator.drift().values())
+
+
+def test_a_dump_names_no_tenant():
+    calibrator = Calibrator()
+    calibrator.observe(counted(1_000), 1_010, "acme")
+    assert "acme" not in json.dumps(calibrator.dump())
+
+
+REPORTS = st.lists(st.tuples(st.booleans(), st.sampled_from("abcd"), RATIOS), max_size=60)
+
+
+@given(REPORTS)
+def test_what_one_tenant_sends_never_changes_anothers_counts(reports):
+    both, alone = (Calibrator(least=1, room=Room(2, 2, 5)) for _ in range(2))
+    for mine, model, ratio in reports:
+        sent = counted(10_000, model), round(10_000 * ratio)
+        both.observe(*sent, "acme" if mine else "mallory")
+        if mine:
+            alone.observe(*sent, "acme")
+    for model in "abcd":
+        assert both.correction(model, "acme") == alone.correction(model, "acme")

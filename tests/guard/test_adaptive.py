@@ -13,6 +13,7 @@ from support.upstream import count
 from streamguard import Guard, Identity, Limit, Usage
 from streamguard.core.billing import Spent
 from streamguard.core.learning import OutputLearner
+from streamguard.core.samples import Room
 from streamguard.guard.context import current_call
 from streamguard.guard.metered import MeteredStream
 from streamguard.guard.top_up import HEAD_START, SLACK
@@ -197,10 +198,10 @@ async def test_a_call_inside_tops_up_the_outer_hold():
 
 @given(st.lists(st.integers(0, 5_000), min_size=1, max_size=400))
 def test_the_estimate_is_a_high_quantile_of_the_latest(outputs):
-    learner = OutputLearner(quantile=0.95, least=20, size=200, keys=2)
+    learner = OutputLearner(quantile=0.95, least=20, room=Room(2, 2, 200))
     for tokens in outputs:
-        learner.learn(("m",), tokens)
-    found = learner.estimate(("m",))
+        learner.learn("acme", "m", tokens)
+    found = learner.estimate("acme", "m")
     latest = outputs[-200:]
     if len(latest) < 20:
         assert found is None
@@ -210,7 +211,37 @@ def test_the_estimate_is_a_high_quantile_of_the_latest(outputs):
 
 
 def test_the_learner_is_bounded():
-    learner = OutputLearner(least=1, keys=2)
+    learner = OutputLearner(least=1, room=Room(2, 2, 10))
     for key in "abc":
-        learner.learn((key,), 5)
-    assert [learner.estimate((key,)) for key in "abc"] == [None, 5, 5]
+        learner.learn("acme", key, 5)
+    assert [learner.estimate("acme", key) for key in "abc"] == [None, 5, 5]
+    for tenant in ("other", "acme", "third"):
+        learner.learn(tenant, "c", 5)
+    known = [learner.estimate(tenant, "c") for tenant in ("acme", "other", "third")]
+    assert known == [5, None, 5]
+
+
+NAMES = st.sampled_from("abcdefgh")
+CALLS = st.lists(st.tuples(st.booleans(), NAMES, st.integers(0, 5_000)), max_size=80)
+
+
+@given(CALLS)
+def test_what_one_tenant_sends_never_changes_anothers_reserve(calls):
+    both, alone = (OutputLearner(least=1, room=Room(2, 3, 5)) for _ in range(2))
+    for mine, kind, tokens in calls:
+        both.learn("acme" if mine else "mallory", kind, tokens)
+        if mine:
+            alone.learn("acme", kind, tokens)
+    for kind in "abcdefgh":
+        assert both.estimate("acme", kind) == alone.estimate("acme", kind)
+
+
+async def test_a_tenants_short_answers_lower_nobody_elses_hold():
+    case = Case()
+    async with case.guard:
+        await case.teach(5)
+        other = await case.guard.subject(
+            body(), path="/v1/chat/completions", identity=Identity("another")
+        )
+        assert (await case.guard.begin(other)).grant.output == 2_000
+        assert (await case.begin(body())).grant.output == 5 + SLACK + HEAD_START

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamguard import ContextWindowExceededError, Limit, Usage
-from streamguard.core.billing import Spent, charge
+from streamguard.core.billing import MOST_TOKENS, Spent, believed, charge
 from streamguard.core.fund import Draw, Fund
 from streamguard.core.growth import GrowthMemory, conversation_key
 from streamguard.core.oversized import OversizedMemory, fingerprint
@@ -39,6 +39,21 @@ def test_charge_takes_the_reported_input_and_nothing_for_unbilled_calls():
     reported = Usage(9, 1, 1, 4)
     assert charge(7, Spent("completed", Usage(), reported), exact=True) == reported
     assert charge(7, Spent("error_response", billed=False), exact=True) == Usage(0, 0, 0, 0)
+
+
+COUNTS = st.none() | st.integers(0, 2**70)
+
+
+@given(st.builds(Usage, *[COUNTS] * 5))
+def test_what_no_call_can_use_is_not_charged(reported):
+    spent = believed(Spent("completed", Usage(output_tokens=9), reported))
+    assert all((count or 0) <= MOST_TOKENS for count in spent.reported.fields())
+    usage = charge(7, spent, exact=False)
+    for name in ("input_tokens", "output_tokens", "cached_tokens"):
+        said, own = getattr(reported, name), {"input_tokens": 7, "output_tokens": 9}.get(name)
+        doubted = said is not None and said > MOST_TOKENS
+        assert (name in spent.doubted) == doubted
+        assert getattr(usage, name) == (own if doubted or said is None else said)
 
 
 @given(

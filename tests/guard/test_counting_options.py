@@ -10,6 +10,7 @@ from streamguard import (
     ConfigurationError,
     ContextWindowExceededError,
     Guard,
+    Identity,
     InputBudgetExceededError,
     Limit,
     OutputCounter,
@@ -96,6 +97,19 @@ async def test_sampled_counts_are_called_calibrated_and_cover_uniform_prompts():
             assert real <= found.input_tokens <= real * 1.2 + 2
         claude = await guard.preflight(body("hi", "claude-sonnet-4-5"))
         assert claude.count.margin > 0.05
+
+
+async def test_a_tenants_dense_texts_raise_nobody_elses_sampled_counts():
+    text = body("Summarise this ticket of the harbour in one short sentence, please.")
+    counts = []
+    for dense in (False, True):
+        async with Guard(sinks=[], counting="sampled") as guard:
+            for _ in range(60):
+                if dense:
+                    await guard.preflight(body("⸘⸙⸚" * 9), identity=Identity("mallory"))
+                found = await guard.preflight(text, identity=Identity("acme"))
+            counts.append(found.input_tokens)
+    assert counts[0] == counts[1]
 
 
 class Counting:

@@ -253,3 +253,18 @@ async def test_cache_writes_are_held_and_charged_at_their_own_price():
     assert holds[1] > 1.2 * holds[0]
     costs = [event.cost_nano_usd for event in sink.events if event.event == "settled"]
     assert costs[1] - costs[0] == 400 * 750  # $3.75 instead of $3.00 a million
+
+
+async def test_a_report_that_cannot_be_is_doubted_and_told():
+    sink = ListSink()
+    day = Limit(cost="1.00", per="day", scope=("tenant",))
+    async with Guard([day], sinks=[sink]) as guard:
+        call = await begin(guard, body(max_tokens=20))
+        absurd = Usage(2**63, 2**63, None, 4)
+        usage = await call.finish(Spent("completed", Usage(output_tokens=12), absurd))
+        assert usage == Usage(8, 12, None, 4)
+        left = (await guard.preflight(body(max_tokens=20))).balances
+        assert [balance.used for balance in left.values()] == [8 * 2_500 - 4 * 1_250 + 12 * 10_000]
+    event = next(one for one in sink.events if one.event == "settled")
+    assert event.detail == "doubted input_tokens, output_tokens"
+    assert event.reported == Usage(cached_tokens=4)
