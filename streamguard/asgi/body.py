@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Iterable
 from typing import Any
@@ -43,6 +44,13 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     _check_length(scope["headers"], limit)
     body = await _receive_all(receive, limit)
     return _decode(body, header(scope["headers"], b"content-encoding"), limit)
+
+
+async def gone(receive: Receive) -> None:
+    """Return when the client has left; a server that fails to say so has lost it, too."""
+    with contextlib.suppress(Exception):
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
 
 def _check_type(headers: Headers) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import anyio
 
-from streamguard.asgi.body import replaced
+from streamguard.asgi.body import gone, replaced
 from streamguard.asgi.responder import Responder
 from streamguard.asgi.types import ASGIApp, Message, Receive, Scope, Send
 from streamguard.core.billing import Spent
@@ -50,20 +51,20 @@ class Exchange:
         failure: Exception | None = None
         token = current_call.set(self._call)
         ending = end_early.set(self.end)
+        # A task, not a task group: nothing of it is waited for, and a group costs far more.
+        watch = asyncio.get_running_loop().create_task(self._watch())
         try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._watch)
-                with self._app_scope:
-                    try:
-                        await app(replaced(scope, body), self._replay, self._responder.send)
-                    except Exception as error:  # noqa: BLE001 - raised again below, ungrouped
-                        failure = error
-                group.cancel_scope.cancel()
+            with self._app_scope:
+                try:
+                    await app(replaced(scope, body), self._replay, self._responder.send)
+                except Exception as error:  # noqa: BLE001 - raised again below, after the settle
+                    failure = error
             await self._check_time()
         finally:
+            watch.cancel()
             current_call.reset(token)
             end_early.reset(ending)
-            await self._call.finish(self._spent(failure))
+            await self._call.finish(self._call.spent or self._spent(failure))
         # How an app takes being stopped is no news; any other error is the server's to log.
         if failure is not None and not (self._responder.done and self._app_scope.cancel_called):
             raise failure
@@ -97,8 +98,7 @@ class Exchange:
         return {"type": "http.disconnect"}
 
     async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        await gone(self._receive)
         if self._responder.done:
             self._left.set()
             return

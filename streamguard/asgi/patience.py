@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 
-from streamguard.asgi.body import ClientGone
+from streamguard.asgi.body import ClientGone, gone
 from streamguard.asgi.types import Receive
 from streamguard.core.billing import Spent
 from streamguard.guard.assess import Subject
@@ -47,8 +47,7 @@ class _Beginning:
 
     async def watch(self, receive: Receive, scope: anyio.CancelScope) -> None:
         """Stop waiting when the client leaves."""
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        await gone(receive)
         self._gone = True
         scope.cancel()
 

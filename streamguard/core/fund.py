@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
+
+from streamguard.usage import Usage
 
 
 class Draw(NamedTuple):
@@ -31,6 +34,19 @@ class Fund:
     def committed(self) -> Draw:
         """What inner calls used, and all that those still running have drawn."""
         return _plus(self._spent, self._open)
+
+    def merged(self, usage: Usage, *, billed: bool) -> Usage:
+        """The outer call's usage, with what inner calls committed: they know what the provider
+        billed, and what was streamed on may hold less or more.
+        """
+        if not self.joined:
+            return usage
+        inner, streamed = self.committed, usage.output_tokens or 0
+        return replace(
+            usage,
+            input_tokens=inner.input_tokens or usage.input_tokens,
+            output_tokens=max(inner.output_tokens, streamed if billed else 0),
+        )
 
     def add(self, output_tokens: int) -> None:
         """Hold more output."""

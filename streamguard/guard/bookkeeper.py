@@ -101,11 +101,11 @@ class Bookkeeper:
 
     async def settle(self, reservation: str, amounts: Sequence[int]) -> None:
         """Charge what was used; when the store is out of reach, again later."""
-        await self._surely(reservation, lambda: self._store.settle(reservation, amounts))
+        await self._once(reservation, lambda: self._store.settle(reservation, amounts))
 
     async def release(self, reservation: str) -> None:
         """Give the hold back; when the store is out of reach, again later."""
-        await self._surely(reservation, lambda: self._store.release(reservation))
+        await self._once(reservation, lambda: self._store.release(reservation))
 
     async def balances(self, demands: Sequence[Demand]) -> Sequence[Balance]:
         """The accounts as they stand."""
@@ -138,13 +138,6 @@ class Bookkeeper:
     def renew(self, reservation: str) -> None:
         """Keep a hold alive, in the background."""
         self.in_background(self._renew(reservation))
-
-    async def _surely(self, reservation: str, ask: Callable[[], Awaitable[Any]]) -> None:
-        # A task of its own survives a native cancellation of the request's task, which a
-        # shielded scope alone does not; the scope keeps us waiting under anyio's.
-        first = self.in_background(self._once(reservation, ask))
-        with anyio.CancelScope(shield=True):
-            await asyncio.shield(first)
 
     async def _once(self, reservation: str, ask: Callable[[], Awaitable[Any]]) -> None:
         try:

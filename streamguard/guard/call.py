@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from streamguard.core.accounts import Grant
 from streamguard.core.admission import amounts
 from streamguard.core.billing import Spent, believed, charge
@@ -37,7 +39,6 @@ class Call:
         ceiling: output tokens they may produce if more can be held while they stream.
         body: the body to send: the client's own object when nothing had to change.
         observed: nothing of the call is clamped or cut.
-        finished: the call is being settled, or is.
         spent: how it ended, once it has.
         fund: what the reservation holds, for calls made inside this one.
         meters: of its response streams.
@@ -70,10 +71,10 @@ class Call:
         self._outer = outer
         self._drawn = drawn
         self.meters: list[StreamMeter] = []
-        self.finished = False
         self.spent: Spent | None = None
         self._began = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
+        self._settling: asyncio.Task[Usage] | None = None
         self._tally = current_tally.get()
         if self._tally is not None:
             self._tally.sent(assessment.input_tokens)
@@ -84,6 +85,11 @@ class Call:
     def request_id(self) -> str:
         """The reservation's id."""
         return self.assessment.subject.request_id
+
+    @property
+    def finished(self) -> bool:
+        """Whether the call is being settled, or is."""
+        return self._settling is not None
 
     @property
     def _model(self) -> str:
@@ -197,25 +203,29 @@ class Call:
         request = self.assessment.subject.request
         self._engine.learn_oversized(request.body, error, request.model)
 
-    def finish_soon(self, spent: Spent) -> None:
-        """Settle in the background; the guard's ``close`` waits for it. Nothing joins any more."""
-        if not self.finished:
-            self.finished = True
-            self._engine.books.in_background(self._finish(spent))
+    def finish_soon(self, spent: Spent) -> asyncio.Task[Usage]:
+        """Settle in the background; the guard's ``close`` waits for it. Nothing joins any more.
+
+        Only the first call has an effect.
+        """
+        if self._settling is None:
+            self.spent = spent = believed(spent)
+            self._settling = self._engine.books.in_background(self._finish(spent))
+        return self._settling
 
     async def finish(self, spent: Spent) -> Usage:
         """Settle what was used, or release the hold of a call that was not billed.
 
-        Only the first call has an effect. Safe under cancellation: the store is asked in a
-        shielded scope, and asked again later when it is out of reach.
+        Only the first call has an effect. Safe under cancellation; when the store is out of
+        reach, it is asked again later.
         """
-        if self.finished:
-            return Usage()
-        self.finished = True
-        return await self._finish(spent)
+        # The task survives a native cancellation; the scope keeps us waiting under anyio's.
+        settling = self.finish_soon(spent)
+        with anyio.CancelScope(shield=True):
+            await asyncio.shield(settling)
+        return settling.result()
 
     async def _finish(self, spent: Spent) -> Usage:
-        self.spent = spent = believed(spent)
         self._engine.open_calls.discard(self)
         if self._timer is not None:
             self._timer.cancel()
@@ -235,17 +245,7 @@ class Call:
     def _usage(self, spent: Spent) -> Usage:
         exact = self._engine.counter.tokenizers.for_model(self._model).exact
         usage = charge(self.assessment.input_tokens, spent, exact=exact)
-        if not self.fund.joined:
-            return usage
-        # Inner calls know what the provider billed; what was streamed on may hold less or more.
-        inner = self.fund.committed
-        return replace(
-            usage,
-            input_tokens=inner.input_tokens or usage.input_tokens,
-            output_tokens=max(inner.output_tokens, usage.output_tokens or 0)
-            if spent.billed
-            else inner.output_tokens,
-        )
+        return self.fund.merged(usage, billed=spent.billed)
 
     def _own_part(self, usage: Usage) -> Draw:
         """What this call's own reservation is charged, after its share of an outer one."""

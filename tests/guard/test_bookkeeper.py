@@ -160,8 +160,9 @@ async def test_a_settle_survives_the_cancellation_of_its_task(case):
 
 async def test_a_second_finish_changes_nothing(case):
     call = await case.begin()
-    await call.finish(DONE)
-    assert await call.finish(DONE) == Usage()
+    usage = await call.finish(DONE)
+    assert usage.output_tokens == 4
+    assert await call.finish(Spent("cancelled", Usage(output_tokens=9))) == usage
     assert case.store.asked.count("settle") == 1
     assert case.events.count("settled") == 1
 
