@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -84,15 +85,15 @@ class Block(NamedTuple):
         return f"{self.path.relative_to(ROOT)}:{self.line}"
 
 
-_FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
 def blocks(path: Path) -> Iterator[Block]:
-    """The file's fenced blocks, in order."""
+    """The file's fenced blocks, in order, those in lists included."""
     text = path.read_text()
     for match in _FENCE.finditer(text):
-        line = text.count("\n", 0, match.start(2)) + 1
-        yield Block(path, line, match[1], match[2])
+        line = text.count("\n", 0, match.start(3)) + 1
+        yield Block(path, line, match[2], textwrap.dedent(match[3]))
 
 
 def pages() -> list[Path]:
