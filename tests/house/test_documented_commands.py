@@ -28,13 +28,15 @@ from streamguard.usage import Usage, UsageEvent
 EVERYWHERE = [block for page in pages() for block in blocks(page)]
 LONG_RUNNING = {"serve", "demo"}
 TUTORIAL = ROOT / "docs" / "tutorial" / "first-guarded-app.md"  # test_tutorial.py runs it
+BEFORE = re.compile(r"^(\w+=\S+ )*(opentelemetry-instrument )?")
 REQUEST = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello!"}]}
 
 
 def ours(page: Path) -> list[str]:
-    """The page's ``streamguard`` command lines, in order."""
+    """The page's ``streamguard`` command lines, in order, without what stands before them."""
     lines = [line for b in blocks(page) if b.language == "sh" for line in b.code.splitlines()]
-    return [line for line in lines if line.startswith("streamguard ")]
+    bare = [BEFORE.sub("", line) for line in lines]
+    return [line for line in bare if line.startswith("streamguard ")]
 
 
 def write_files(page: Path, folder: Path) -> None:
@@ -157,10 +159,11 @@ def test_a_file_is_read_by_the_guard_or_the_gateway(block: Block, tmp_path, monk
 
 
 def test_no_block_is_of_a_kind_that_no_test_runs():
-    kinds = {"python", "toml", "json", "sh", "text", "nginx", "sql"}
+    kinds = {"python", "toml", "json", "sh", "text", "nginx", "sql", "yaml"}
     assert {str(block) for block in EVERYWHERE if block.language not in kinds} == set()
     starts = {"streamguard", "python", "pip", "uv", "export", "unshare"}
     for block in EVERYWHERE:
         if block.language == "sh" and block.path != TUTORIAL:
-            assert {line.split()[0] for line in block.code.splitlines() if line} <= starts
+            bare = (BEFORE.sub("", line) for line in block.code.splitlines())
+            assert {line.split()[0] for line in bare if line} <= starts
         assert block.language != "text" or block.path == TUTORIAL
