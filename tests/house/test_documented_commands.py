@@ -145,17 +145,21 @@ def test_packages_that_are_installed_have_the_extras():
 
 
 FILES = [block for block in EVERYWHERE if block.language == "toml"]
+SECRET = "whsec_bWFrZSBvbmUgb2YgeW91ciBvd24sIHBsZWFzZQ=="
 
 
 @pytest.mark.parametrize("block", FILES, ids=str)
 def test_a_file_is_read_by_the_guard_or_the_gateway(block: Block, tmp_path, monkeypatch):
-    for name in re.findall(r"\"env:(\w+)\"|key_env = \"(\w+)\"", block.code):
-        monkeypatch.setenv("".join(name), "a secret of some length")
+    for name in re.findall(r"env:(\w+)|key_env = \"(\w+)", block.code):
+        value = SECRET if "SECRET" in "".join(name) else "https://example.com/of-some-length"
+        monkeypatch.setenv("".join(name), value)
     monkeypatch.chdir(tmp_path)
     write_files(block.path, tmp_path)
-    path = tmp_path / block.code.split()[1]
-    read = read_gateway if "[[upstreams]]" in block.code else read_config
-    assert read(path)
+    part, name = re.match(r"# (in )?(\S+\.toml)\n", block.code).groups()
+    rest = '\n[[upstreams]]\nurl = "http://h"\n' if part else ""
+    (tmp_path / name).write_text(block.code + rest)
+    read = read_gateway if "[[upstreams]]" in block.code + rest else read_config
+    assert read(tmp_path / name)
 
 
 def test_no_block_is_of_a_kind_that_no_test_runs():
