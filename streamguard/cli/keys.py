@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from streamguard.cli.usage_errors import bad_usage
 from streamguard.errors import ConfigurationError
 from streamguard.identity import Identity
 
@@ -21,6 +22,7 @@ _URL = click.option(
     show_default=True,
     help="Where the keys are kept.",
 )
+_LONGEST = 200
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -39,6 +41,10 @@ def create(tenant: str, user: str | None, feature: str | None, url: str, as_json
     """Make a key and print it, this once: only its hash is kept."""
     if not tenant.strip():
         raise click.UsageError("--tenant is empty; say who is charged")
+    for name, value in (("tenant", tenant), ("user", user), ("feature", feature)):
+        if len(value or "") > _LONGEST:
+            message = f"--{name} has {len(value or '')} characters; at most {_LONGEST} are kept"
+            raise click.UsageError(message)
     key = _ring(url).create(Identity(tenant, user, feature))
     row = {"key": key, "tenant": tenant, "user": user, "feature": feature}
     click.echo(json.dumps(row) if as_json else key)
@@ -85,8 +91,10 @@ def revoke(hint: str, url: str, as_json: bool) -> None:
 
 def _ring(url: str) -> KeyRing:
     try:
-        from streamguard.gateway.keys import KeyRing
+        from streamguard.gateway.keys import KeyRing, checked_url
     except ImportError as error:
         message = f"keys need {error.name}; pip install 'streamguard[gateway]'"
         raise ConfigurationError(message) from error
+    with bad_usage("--keys", "keys="):
+        checked_url(url)
     return KeyRing(url)

@@ -164,19 +164,37 @@ def _out_of_reach(error: Exception) -> StoreUnavailableError:
     )
 
 
+def checked_url(url: str) -> str:
+    """The URL, if a key database can be at one like it.
+
+    Raises:
+        ConfigurationError: no URL, another kind of database, or one that is lost at the end. The
+            message does not show it: it may hold a password.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme.partition("+")[0] not in ("sqlite", "postgresql") or not rest:
+        raise ConfigurationError("keys= must be sqlite:///FILE or postgresql://USER@HOST/NAME")
+    file = rest.partition("?")[0].strip("/")
+    if scheme.startswith("sqlite") and file in ("", ":memory:"):
+        raise ConfigurationError("keys= in memory would be lost; use sqlite:///FILE")
+    return url
+
+
 def _connect(url: str) -> Engine:
+    full = checked_url(url).replace("postgresql://", "postgresql+psycopg://")
+    # A connection to a file costs nothing to make, and is closed where it was used.
+    pooled: dict[str, Any] = (
+        {"poolclass": NullPool} if full.startswith("sqlite") else {"pool_pre_ping": True}
+    )
     try:
-        full = url.replace("postgresql://", "postgresql+psycopg://")
-        # A connection to a file costs nothing to make, and is closed where it was used.
-        pooled: dict[str, Any] = (
-            {"poolclass": NullPool} if full.startswith("sqlite") else {"pool_pre_ping": True}
-        )
         engine = create_engine(full, **pooled)
-        if engine.url.get_backend_name() == "sqlite" and engine.url.database in (None, ":memory:"):
-            raise ConfigurationError("keys= in memory would be lost; use sqlite:///FILE")
         _create(engine)
-    except (SQLAlchemyError, ImportError) as error:
-        message = f"keys= cannot be opened ({type(error).__name__}); check the database's URL"
+    except ImportError as error:
+        message = f"the key database needs {error.name}; pip install 'streamguard[postgres]'"
+        raise ConfigurationError(message) from error
+    except (SQLAlchemyError, ValueError) as error:  # a port that is no number is the latter
+        kind = "file and its folder" if full.startswith("sqlite") else "server and the URL"
+        message = f"the key database cannot be opened ({type(error).__name__}); check the {kind}"
         raise ConfigurationError(message) from error
     return engine
 

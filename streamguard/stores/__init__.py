@@ -49,7 +49,8 @@ def open_store(store: str | Store | None = None) -> Store:
     url, wrappers = _split(store)
     scheme = urlsplit(url).scheme.lower()
     if scheme not in STORES:
-        message = f"no store for {scheme or 'no scheme'!r}; use one of {', '.join(STORES)}"
+        told = repr(scheme) if scheme else "a URL without a scheme"
+        message = f"no store for {told}; use one of {', '.join(STORES)}"
         raise ConfigurationError(message)
     module, function = STORES[scheme]
     try:

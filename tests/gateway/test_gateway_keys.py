@@ -127,11 +127,14 @@ async def test_postgresql_goes_and_comes_back():
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("sqlite://", "in memory"),
+        ("sqlite://", "keys= must be sqlite:///FILE"),
+        ("sqlite:///", "in memory"),
+        ("sqlite:///:memory:?timeout=5", "in memory"),
         ("sqlite:///:memory:", "in memory"),
         ("sqlite:////no/such/folder/keys.db", "OperationalError"),
-        ("mystery://host/db", "NoSuchModuleError"),
-        ("no url", "ArgumentError"),
+        ("mystery://host/db", "keys= must be sqlite:///FILE"),
+        ("no url", "keys= must be sqlite:///FILE"),
+        ("postgresql://h:port/x", r"cannot be opened \(ValueError\); check the server and the URL"),
     ],
 )
 def test_a_url_that_is_none(url, told):
@@ -228,6 +231,32 @@ def test_a_key_needs_a_tenant_and_an_empty_list_says_so(tmp_path, monkeypatch):
     result = command("list")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "there are no keys yet" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "told"),
+    [
+        (("list", "--keys", "foo"), 2, "--keys: must be sqlite:///FILE or postgresql://USER@HOST"),
+        (("list", "--keys", "mysql://me:pw@h/keys"), 2, "--keys: must be sqlite:///FILE"),
+        (("list", "--keys", "sqlite:///"), 2, "--keys: in memory would be lost"),
+        (("list", "--keys", "sqlite:///no/such/folder.db"), 1, "check the file and its folder"),
+        (("create", "--tenant", "a" * 201), 2, "--tenant has 201 characters; at most 200"),
+        (("create", "--tenant", "a", "--user", "b" * 300), 2, "--user has 300 characters"),
+    ],
+)
+def test_wrong_use_is_one_line(args, code, told):
+    result = command(*args)
+    assert (result.exit_code, result.stderr.count("\n")) == (code, 1)
+    assert told in result.stderr
+    assert "pw" not in result.stderr
+
+
+def test_a_driver_that_is_not_installed_is_named(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigurationError, match=r"needs psycopg; pip .*streamguard\[postgres\]"):
+        KeyRing("postgresql://127.0.0.1:1/x")
 
 
 def test_the_command_line_without_the_extra(monkeypatch):
