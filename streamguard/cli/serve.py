@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from streamguard.cli.usage_errors import bad_usage
 from streamguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def serve(
         message = f"the gateway needs {error.name}; pip install 'streamguard[gateway]'"
         raise ConfigurationError(message) from error
     found = _configured(upstream, config)
+    _check_options(store, keys)
     changes: dict[str, Any] = {"host": host, "port": port, "keys": keys}
     found = replace(found, **{key: value for key, value in changes.items() if value is not None})
     if store:
@@ -59,9 +61,11 @@ def serve(
     listener = serving.listen(found.host, found.port)
     if workers > 1 and not os.environ.get(serving.WORKER_FD):
         command = [sys.executable, "-m", "streamguard", *sys.argv[1:]]
-        sys.exit(serving.Workers(command, workers, listener).run())
+        with serving.shared_metrics():
+            sys.exit(serving.Workers(command, workers, listener).run())
     sinks: list[Any] | None = [logs.JSONLines()] if as_json else None
-    with suppress(KeyboardInterrupt):  # uvicorn raises it again when all calls have ended
+    # uvicorn raises it again when all calls have ended
+    with listener, suppress(KeyboardInterrupt):
         serving.serve(Gateway(found, path=config, sinks=sinks), listener, log_config)
 
 
@@ -76,9 +80,22 @@ def _configured(upstream: str | None, config: Path | None) -> GatewayConfig:
         return read_gateway(config)
     if not upstream:
         raise click.UsageError("say where to forward to: --upstream URL or --config FILE")
-    key_env = "OPENAI_API_KEY" if os.environ.get("OPENAI_API_KEY") else ""
+    key_env = "OPENAI_API_KEY" if os.environ.get("OPENAI_API_KEY", "").strip() else ""
     keys = f"sqlite:///{KEYS_FILE}" if Path(KEYS_FILE).exists() else ""
-    return GatewayConfig((Upstream(url=upstream, key_env=key_env),), keys=keys, ledger=LEDGER)
+    with bad_usage("--upstream", "url="):
+        one = Upstream(url=upstream, key_env=key_env)
+    return GatewayConfig((one,), keys=keys, ledger=LEDGER)
+
+
+def _check_options(store: str | None, keys: str | None) -> None:
+    from streamguard.gateway.keys import checked_url
+    from streamguard.stores import open_store
+
+    with bad_usage("--store"):
+        open_store(store or "memory://")
+    if keys:
+        with bad_usage("--keys", "keys="):
+            checked_url(keys)
 
 
 def _check(found: GatewayConfig, workers: int) -> None:

@@ -20,6 +20,7 @@ from streamguard.gateway.gate import Gate, identify
 from streamguard.gateway.keys import KeyRing
 from streamguard.gateway.live import Beside, LivePage
 from streamguard.gateway.proxy import BrokenUpstreamError, Proxy
+from streamguard.gateway.telling import told_by
 from streamguard.gateway.upstreams import Upstream
 from streamguard.guard.deadlines import TimeBudgetExceededError
 from streamguard.identity import Identity
@@ -60,7 +61,10 @@ class Gateway:
         self._path = path
         self._seen = None if path is None else _stamp(path)
         self._ring = KeyRing(config.keys) if config.keys else None
-        self.guard = Guard(self._limits, sinks=_sinks(config, sinks), **config.guard)
+        told = told_by(config.tell)
+        self.guard = Guard(
+            self._limits, sinks=[*_sinks(config, sinks), *told.sinks], **config.guard
+        )
         self._proxy = Proxy(self._upstreams, pass_credentials=self._ring is None)
         guarded = StreamGuardMiddleware(
             self._proxy, guard=self.guard, identify=identify, unlisted="deny"
@@ -72,6 +76,8 @@ class Gateway:
             ledger = config.ledger or None
             self._live = LivePage(self.guard, password=config.live_page, ledger=ledger)
             self._app = Beside(self._gate, self._live)
+        if told.page is not None:
+            self._app = Beside(self._app, told.page, at="/metrics")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from streamguard.errors import ConfigurationError
 from streamguard.facade import Guard
 from streamguard.gateway.places import line_of
+from streamguard.gateway.telling import told_by
 from streamguard.gateway.upstreams import Upstream
 from streamguard.guard.config import parse_config
+from streamguard.guard.settings import Settings
 from streamguard.limits import Limit
+from streamguard.sinks.configured import from_environment
 
 DEFAULT_STORE = "sqlite:///streamguard-budgets.db"
 """Budgets survive a restart."""
 
-_TABLES = {"upstreams", "plans", "tenants"}
+_TABLES = {"upstreams", "plans", "tenants", "tell"}
+_ALSO_IN_TELL = {"ledger": "ledger", "ledger_spool": "spool"}
+_KINDS = {str: "a string", int: "a whole number"}
 _SETTINGS: dict[str, tuple[type, ...]] = {
     "keys": (str,),
     "ledger": (str,),
@@ -29,8 +34,8 @@ _SETTINGS: dict[str, tuple[type, ...]] = {
     "port": (int,),
     "shutdown_seconds": (int, float),
 }
+_KNOWN = {*_SETTINGS, *_TABLES, *(one.name for one in fields(Settings)), "store", "models"}
 _UPSTREAM_KEYS = {one.name for one in fields(Upstream)} - {"key"}
-_FROM_ENVIRONMENT = "env:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class GatewayConfig:
         ledger: SQL URL of the usage ledger; empty writes none.
         ledger_spool: the folder where rows wait for a database that is away.
         live_page: password of the live page; empty serves none.
+        tell: who else is told, as the file says it; the ledger in it is ``ledger``.
         host: address to listen on.
         port: port to listen on.
         shutdown_seconds: how long running streams may go on after SIGTERM.
@@ -60,6 +66,7 @@ class GatewayConfig:
     ledger: str = ""
     ledger_spool: str = ""
     live_page: str = field(default="", repr=False)
+    tell: Mapping[str, Any] = field(default_factory=dict, repr=False)
     host: str = "127.0.0.1"
     port: int = 8383
     shutdown_seconds: float = 30.0
@@ -72,7 +79,9 @@ class GatewayConfig:
 
     def needs_restart(self, other: GatewayConfig) -> list[str]:
         """The settings that differ and that a running gateway cannot take up."""
-        names = [name for name in _SETTINGS if getattr(self, name) != getattr(other, name)]
+        names = [
+            name for name in (*_SETTINGS, "tell") if getattr(self, name) != getattr(other, name)
+        ]
         mine, theirs = ({k: v for k, v in one.guard.items() if k != "catalog"}
                         for one in (self, other))  # fmt: skip
         changed = {key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)}
@@ -109,6 +118,7 @@ def parse_gateway(given: Mapping[str, Any]) -> GatewayConfig:
         ConfigurationError: naming the key.
     """
     own = {key: given[key] for key in given if key in _SETTINGS or key in _TABLES}
+    _check_keys(given, _KNOWN, "config: ")
     guard = _guard({key: value for key, value in given.items() if key not in own})
     upstreams = tuple(
         _upstream(one, f"upstreams[{at}]") for at, one in enumerate(_tables(own, "upstreams"))
@@ -117,22 +127,35 @@ def parse_gateway(given: Mapping[str, Any]) -> GatewayConfig:
         raise ConfigurationError("upstreams: there is none; add [[upstreams]] with its url")
     plans = {name: _plan(name, plan) for name, plan in _table(own, "plans").items()}
     tenants = _tenants(_table(own, "tenants"), plans)
+    tell = _tell(own)
     settings = {key: _setting(key, own[key]) for key in _SETTINGS if key in own}
     limits = tuple(guard.pop("limits"))
     for name, plan in plans.items():
         _check_names(f"plans.{name}", (*limits, *plan))
-    return GatewayConfig(upstreams, limits, plans, tenants, guard=guard, **settings)
+    return GatewayConfig(upstreams, limits, plans, tenants, tell=tell, guard=guard, **settings)
 
 
 def _guard(given: Mapping[str, Any]) -> dict[str, Any]:
     """The guard's keyword arguments; trying them finds wrong values before the start."""
     found = parse_config(given, "config")
-    found["store"] = _from_environment("store", found.get("store", DEFAULT_STORE))
+    found["store"] = from_environment(found.get("store", DEFAULT_STORE), "store")
     try:
         Guard(**found, sinks=[])
     except (TypeError, ValueError, AttributeError) as error:
         raise ConfigurationError(f"config: a setting of the wrong kind: {error}") from error
     return found
+
+
+def _tell(own: dict[str, Any]) -> dict[str, Any]:
+    """Who else is told; the ledger that ``[tell]`` names becomes the gateway's."""
+    tell = _table(own, "tell")
+    told_by(tell)
+    for key, there in _ALSO_IN_TELL.items():
+        if there in tell and key in own:
+            raise ConfigurationError(f"tell.{there} and {key}= are one setting; keep one of them")
+        if there in tell:
+            own[key] = tell.pop(there)
+    return tell
 
 
 def _plan(name: str, given: Any) -> tuple[Limit, ...]:
@@ -162,12 +185,11 @@ def _check_names(where: str, limits: Sequence[Limit]) -> None:
 
 
 def _upstream(given: Any, where: str) -> Upstream:
-    if not isinstance(given, dict) or "url" not in given:
+    if not isinstance(given, dict):
+        raise ConfigurationError(f"{where}: must be a table, written [[upstreams]]")
+    _check_keys(given, _UPSTREAM_KEYS, f"{where}: ")
+    if "url" not in given:
         raise ConfigurationError(f"{where}: needs a url")
-    unknown = set(given) - _UPSTREAM_KEYS
-    if unknown:
-        message = f"{where}: unknown keys {sorted(unknown)}; known: {sorted(_UPSTREAM_KEYS)}"
-        raise ConfigurationError(message)
     values = {**given, "models": given.get("models", ["*"])}
     for key, value in values.items():
         if not (_strings(value) if key == "models" else isinstance(value, str)):
@@ -177,6 +199,17 @@ def _upstream(given: Any, where: str) -> Upstream:
         return Upstream(**{**values, "models": tuple(values["models"])})
     except ConfigurationError as error:
         raise ConfigurationError(f"{where}: {error.message}") from error
+
+
+def _check_keys(given: Iterable[str], known: set[str], where: str) -> None:
+    """Refuse unknown keys; say what they look like."""
+    unknown = sorted(set(given) - known)
+    near = [get_close_matches(key, known, 1) for key in unknown]
+    meant = " and ".join(f"{one[0]!r}" for one in near if one)
+    asked = f", did you mean {meant}?" if meant else ""
+    if unknown:
+        message = f"{where}unknown keys {unknown}{asked}; known: {sorted(known)}"
+        raise ConfigurationError(message)
 
 
 def _strings(value: Any) -> bool:
@@ -194,23 +227,14 @@ def _table(given: Mapping[str, Any], key: str) -> dict[str, Any]:
     value = given.get(key, {})
     if not isinstance(value, dict):
         raise ConfigurationError(f"{key} must be a table, written [{key}]")
-    return value
+    return dict(value)
 
 
 def _setting(key: str, value: Any) -> Any:
     kinds = _SETTINGS[key]
     if type(value) not in kinds:
-        raise ConfigurationError(f"{key}={value!r} must be a {kinds[0].__name__}")
+        words = "a number" if len(kinds) > 1 else _KINDS[kinds[0]]
+        raise ConfigurationError(f"{key}={value!r} must be {words}")
     if not isinstance(value, str) and not 0 <= value <= 65_535:  # noqa: PLR2004
         raise ConfigurationError(f"{key}={value!r} must be between 0 and 65535")
-    return _from_environment(key, value)
-
-
-def _from_environment(key: str, value: Any) -> Any:
-    """``env:NAME`` stands for an environment variable: URLs with passwords stay out of files."""
-    if not isinstance(value, str) or not value.startswith(_FROM_ENVIRONMENT):
-        return value
-    name = value.removeprefix(_FROM_ENVIRONMENT)
-    if not os.environ.get(name):
-        raise ConfigurationError(f"{key}={value!r}: that environment variable is not set")
-    return os.environ[name]
+    return from_environment(value, key)

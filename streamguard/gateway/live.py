@@ -92,9 +92,9 @@ class LivePage:
         denial = await self._door.deny(scope)
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if denial is not None:
-            await _deny(send, denial)
+            await deny(send, denial)
         elif scope["method"] != "GET":
-            await _deny(send, Denial(405, "This page only reads.", (("allow", "GET"),)))
+            await deny(send, Denial(405, "This page only reads.", (("allow", "GET"),)))
         elif path == "/":
             found = document()
             await _answer(send, 200, found.body, found.headers)
@@ -102,14 +102,14 @@ class LivePage:
             await self._events(receive, send)
         elif path == "":
             name = scope["path"].rpartition("/")[2]
-            await _deny(send, Denial(307, "The page is below.", (("location", f"{name}/"),)))
+            await deny(send, Denial(307, "The page is below.", (("location", f"{name}/"),)))
         else:
-            await _deny(send, Denial(404, "There is nothing here."))
+            await deny(send, Denial(404, "There is nothing here."))
 
     async def _events(self, receive: Receive, send: Send) -> None:
         if self._feed.closed or self._feed.full:
             why = "The server is shutting down." if self._feed.closed else "Too many are watching."
-            await _deny(send, Denial(503, why, (("retry-after", "5"),)))
+            await deny(send, Denial(503, why, (("retry-after", "5"),)))
             return
         headers = encoded((*_STREAM, *_EVERYWHERE))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -130,7 +130,7 @@ class LivePage:
 class Beside:
     """An ASGI app with the page below a path of it, for apps that cannot mount another."""
 
-    def __init__(self, app: ASGIApp, page: LivePage, at: str = "/live") -> None:
+    def __init__(self, app: ASGIApp, page: ASGIApp, at: str = "/live") -> None:
         """``at`` begins with a slash and does not end with one."""
         self._app = app
         self._page = page
@@ -165,7 +165,8 @@ async def _serve(viewer: Viewer, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _deny(send: Send, denial: Denial) -> None:
+async def deny(send: Send, denial: Denial) -> None:
+    """Tell somebody why they may not come in."""
     kind = ("content-type", "text/plain; charset=utf-8")
     body = f"{denial.message}\n".encode()
     await _answer(send, denial.status, body, (kind, *denial.headers))

@@ -1,4 +1,4 @@
-"""Who may see the live page: HTTP Basic with one password, or nobody but this machine."""
+"""Who may see a page of figures: HTTP Basic with one password, or nobody but this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _FORWARDED = frozenset(
     {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"}
 )
-_CHALLENGE = ("www-authenticate", 'Basic realm="streamguard live", charset="UTF-8"')
 
 
 class Denial(NamedTuple):
@@ -46,25 +45,29 @@ class Door:
         ConfigurationError: the password is too short.
     """
 
-    def __init__(self, password: str | None) -> None:
+    def __init__(self, password: str | None, page: str = "live page") -> None:
+        """``page`` is what the answers call it."""
         if password is not None and len(password) < MIN_PASSWORD:
             message = (
-                f"the live page's password has {len(password)} characters; use at least "
+                f"the {page}'s password has {len(password)} characters; use at least "
                 f"{MIN_PASSWORD}, better a random one of 20"
             )
             raise ConfigurationError(message)
         self._digest = None if password is None else sha256(password.encode()).digest()
+        self._page = page
+        realm = f"streamguard {page.partition(' ')[0]}"
+        self._challenge = ("www-authenticate", f'Basic realm="{realm}", charset="UTF-8"')
         self._guessing = 0
 
     async def deny(self, scope: Scope) -> Denial | None:
         """Why a request may not come in; ``None`` lets it in."""
         if _from_elsewhere(scope):
-            return Denial(403, "This is for the live page itself.")
+            return Denial(403, f"This is for the {self._page} itself.")
         if self._digest is None:
-            return None if _local(scope) else Denial(403, _THIS_MACHINE_ONLY)
+            return None if _local(scope) else Denial(403, self._this_machine_only())
         given = header(scope["headers"], b"authorization")
         if given is None:
-            return Denial(401, "The live page needs its password.", (_CHALLENGE,))
+            return Denial(401, f"The {self._page} needs its password.", (self._challenge,))
         if hmac.compare_digest(sha256(_password(given)).digest(), self._digest):
             return None
         return await self._wrong()
@@ -78,10 +81,10 @@ class Door:
             await anyio.sleep(GUESS_SECONDS)
         finally:
             self._guessing -= 1
-        return Denial(401, "That is not the live page's password.", (_CHALLENGE,))
+        return Denial(401, f"That is not the {self._page}'s password.", (self._challenge,))
 
-
-_THIS_MACHINE_ONLY = "Without a password the live page is served to this machine only; set one."
+    def _this_machine_only(self) -> str:
+        return f"Without a password the {self._page} is served to this machine only; set one."
 
 
 def _password(authorization: bytes) -> bytes:

@@ -9,7 +9,7 @@ Place = tuple[str | int, ...]
 _HEADER = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]")
 _KEY = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
 _PART = re.compile(r"""[\w*-]+|"[^"]*"|'[^']*'""")
-_WHERE = re.compile(r"[\w.*-]+\[\d+\]|\b(?:plans|tenants)\.[\w*-]+")
+_WHERE = re.compile(r"[\w.*-]+\[\d+\]|\b(?:plans|tenants)\.[\w*-]+|\btell(?:\.\w+)*")
 _NAMED = re.compile(r"""['"]([\w.*-]+)['"]|\b([a-z_]+)\s*(?:=|:| must\b)""")
 
 
@@ -22,13 +22,18 @@ def line_of(text: str, message: str) -> int:
     lines = _lines(text)
     base: Place = ()
     for found in _WHERE.finditer(message):
-        inner = base + _parts(found[0])
-        base = inner if inner in lines else base
+        base = _nearest(lines, base, base + _parts(found[0]))
     for found in _NAMED.finditer(message):
         place = (*base, found[1] or found[2])
         if place in lines:
             return lines[place]
     return lines.get(base, 1)
+
+
+def _nearest(lines: dict[Place, int], base: Place, place: Place) -> Place:
+    """The innermost part of a place below ``base`` that has a line: inline tables have none."""
+    ends = range(len(place), len(base), -1)
+    return next((place[:end] for end in ends if place[:end] in lines), base)
 
 
 def _lines(text: str) -> dict[Place, int]:

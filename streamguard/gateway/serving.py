@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -18,9 +20,14 @@ import uvicorn
 
 from streamguard.errors import ConfigurationError
 from streamguard.gateway.app import Gateway
+from streamguard.gateway.config import GatewayConfig
+from streamguard.gateway.telling import PAGE
 
 WORKER_FD = "STREAMGUARD_WORKER_FD"
 """Set for workers: the listening socket that they were given."""
+
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""prometheus_client's own variable."""
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep an idle connection, so that it is they who close it."""
@@ -31,6 +38,7 @@ SETTLE_SECONDS = 5
 GC_ALLOCATIONS = 20_000
 """Python's 700 is a collection or two a call."""
 
+_EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104 - to tell, not to listen
 _LOOK_SECONDS = 0.1
 _STARTUP_FAILURE = 3
 
@@ -76,10 +84,31 @@ def serve(gateway: Gateway, listener: socket.socket, log_config: Mapping[str, An
     )
     server = _Server(config, gateway, seconds)
     host, port = listener.getsockname()[:2]
-    structlog.get_logger("streamguard").info("listening", host=host, port=port)
+    structlog.get_logger("streamguard").info("listening", **addresses(gateway.config, host, port))
     server.run(sockets=[listener])
     if not server.started:
         sys.exit(_STARTUP_FAILURE)
+
+
+def addresses(config: GatewayConfig, host: str, port: int) -> dict[str, str]:
+    """Where the gateway listens, what clients of each family set, and where its pages are.
+
+    A gateway that listens everywhere is shown by the name it has on its own machine.
+    """
+    here = "localhost" if host in _EVERYWHERE else _in_url(host)
+    url = f"http://{here}:{port}"
+    found = {"url": f"http://{_in_url(host)}:{port}"}
+    for family in dict.fromkeys(one.family for one in config.upstreams):
+        found[f"{family}_base_url"] = f"{url}/v1" if family == "openai" else url
+    if config.live_page:
+        found["live"] = f"{url}/live"
+    if config.tell.get(PAGE):
+        found["metrics"] = f"{url}/metrics"
+    return found
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -102,6 +131,17 @@ def listen(host: str, port: int) -> socket.socket:
     listener.listen(2048)
     listener.setblocking(False)
     return listener
+
+
+@contextlib.contextmanager
+def shared_metrics() -> Iterator[None]:
+    """A folder in which workers keep their metrics, so that each shows those of all.
+
+    It is the one that ``PROMETHEUS_MULTIPROC_DIR`` names, if it does.
+    """
+    with tempfile.TemporaryDirectory(prefix="streamguard-metrics-") as folder:
+        os.environ.setdefault(METRICS_FOLDER, folder)
+        yield
 
 
 class Workers:

@@ -87,7 +87,7 @@ def sinks_beside(given: Any, where: str) -> list[Sink]:
     if "ledger" in table:
         url, spool = (_text(table, key, where) for key in ("ledger", "spool"))
         sink = _class("ledger", "LedgerSink", f"{where}.ledger", "sql")
-        with _placed(f"{where}.ledger"):
+        with placed(f"{where}.ledger"):
             told.append(sink(url, spool=spool))
     elif "spool" in table:
         raise ConfigurationError(f"{where}.spool needs {where}.ledger: it holds the ledger's rows")
@@ -152,7 +152,7 @@ def _alerts(given: Any, where: str) -> AlertSink:
 
 def _rule(name: str, figure: Any, where: str) -> Rule:
     try:
-        with _placed(f"{where}={figure!r}"):
+        with placed(f"{where}={figure!r}"):
             return _RULES[name]() if figure is True else _RULES[name](figure)
     except TypeError as error:
         message = f"{where}={figure!r} is no figure of this rule; give a number, true or false"
@@ -169,13 +169,13 @@ def _webhook(given: Any, where: str) -> Webhook:
         if not fits(value):
             shown = "" if key in _SECRET else f"={value!r}"
             raise ConfigurationError(f"{where}.{key}{shown} must be {words}")
-    with _placed(where):
+    with placed(where):
         return Webhook(**values)
 
 
 @contextmanager
-def _placed(where: str) -> Iterator[None]:
-    """What is wrong in here is told with its place."""
+def placed(where: str) -> Iterator[None]:
+    """Errors in here are told with their place."""
     try:
         yield
     except ConfigurationError as error:

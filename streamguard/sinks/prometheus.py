@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from typing import Any
 
 import anyio.to_thread
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_asgi_app
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from streamguard.sinks.deferred import Deferred
 from streamguard.sinks.measures import INSTRUMENTS, MAX_SERIES, Instrument, Measures
 from streamguard.usage import UsageEvent
 
-_KINDS: dict[str, Any] = {"counter": Counter, "gauge": Gauge}
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""prometheus_client's own variable: where processes that share a page keep their figures."""
+
+_KINDS: dict[str, Any] = {
+    "counter": Counter,
+    "gauge": partial(Gauge, multiprocess_mode="mostrecent"),
+}
 _SUFFIX = {"s": "_seconds", "1": "_ratio"}
 
 
@@ -26,7 +35,8 @@ class PrometheusSink:
 
     The page names tenants and features: keep it off the public internet. Names are those of
     OpenTelemetry's Prometheus exporters, with ``_`` for ``.``. ``max_series`` bounds the label
-    combinations of each metric. Every process counts for itself.
+    combinations of each metric. Every process counts for itself, unless the environment variable
+    ``PROMETHEUS_MULTIPROC_DIR`` names an empty folder: then each page shows all of them.
     """
 
     def __init__(
@@ -37,7 +47,7 @@ class PrometheusSink:
         self._metrics = {one.name: _metric(one, self.registry) for one in INSTRUMENTS}
         self._series: dict[tuple[str, tuple[str, ...]], Any] = {}
         self._deferred = Deferred(self._count, "streamguard-prometheus")
-        self._page = make_asgi_app(self.registry)
+        self._page = make_asgi_app(_shown(self.registry))
 
     @property
     def dropped(self) -> int:
@@ -65,6 +75,15 @@ class PrometheusSink:
                 record = _recorder(instrument, self._metrics[instrument.name].labels(*labels))
                 self._series[key] = record
             record(value)
+
+
+def _shown(registry: CollectorRegistry) -> CollectorRegistry:
+    """What the page shows: all processes' figures where they are kept in a folder."""
+    if FOLDER not in os.environ:
+        return registry
+    shared = CollectorRegistry()
+    MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
+    return shared
 
 
 def _metric(instrument: Instrument, registry: CollectorRegistry) -> Any:

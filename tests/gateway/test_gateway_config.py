@@ -60,6 +60,9 @@ context_window = 32_000
 """
 
 
+UP = '[[upstreams]]\nurl = "http://h"\n'
+
+
 @pytest.fixture
 def read(tmp_path, monkeypatch):
     monkeypatch.setenv("KEYS_URL", "postgresql://keys")
@@ -89,6 +92,12 @@ def test_a_whole_file(read):
     assert "k1" not in repr(config)
 
 
+def test_the_ledger_may_stand_in_either_place(read):
+    config = read(f"{UP}[tell]\nledger = 'postgresql://db/usage'\nspool = 'spool'\notel = true\n")
+    assert (config.ledger, config.ledger_spool) == ("postgresql://db/usage", "spool")
+    assert config.tell == {"otel": True}
+
+
 def test_the_shortest_file(read):
     config = read('[[upstreams]]\nurl = "http://h"\n')
     assert config.guard["store"] == DEFAULT_STORE
@@ -96,15 +105,34 @@ def test_the_shortest_file(read):
     assert (config.host, config.port, config.keys, config.ledger) == ("127.0.0.1", 8383, "", "")
 
 
-UP = '[[upstreams]]\nurl = "http://h"\n'
-
-
 @pytest.mark.parametrize(
     ("text", "line", "told"),
     [
         ("", 1, "upstreams: there is none"),
         ("upstreams = 5\n", 1, "upstreams must be a list of tables, written [[upstreams]]"),
-        ("upstreams = [5]\n", 1, "upstreams[0]: needs a url"),
+        ("upstreams = [5]\n", 1, "upstreams[0]: must be a table, written [[upstreams]]"),
+        (
+            '[[upstreams]]\nulr = "http://h"\n',
+            2,
+            "unknown keys ['ulr'], did you mean 'url'?; known",
+        ),
+        (f"{UP}[tell]\nalert = 5\n", 4, "tell: unknown keys ['alert']"),
+        (f"{UP}[tell.alerts]\ndaily_spend = 'x'\n", 4, "tell.alerts.daily_spend='x': cost 'x'"),
+        (f"{UP}[tell]\nalerts = {{webhooks = [{{}}]}}\n", 4, "webhooks[0].url is missing"),
+        (
+            f"{UP}[tell.alerts]\n[[tell.alerts.webhooks]]\nurl = 'https://x'\nattempts = 0\n",
+            6,
+            "tell.alerts.webhooks[0].attempts=0 must be a whole number",
+        ),
+        (f"{UP}[tell]\nprometheus = 5\n", 4, "tell.prometheus=5 must be true, or the page's"),
+        (f"{UP}[tell]\nprometheus = 'short'\n", 4, "the metrics page's password has 5 characters"),
+        (f"{UP}[tell]\nledger = 'x'\n", 4, "tell.ledger: a ledger is sqlite:///FILE"),
+        (f"tell = 5\n{UP}", 1, "tell must be a table, written [tell]"),
+        (
+            f"ledger = 'sqlite:///a.db'\n{UP}[tell]\nledger = 'sqlite:///b.db'\n",
+            5,
+            "tell.ledger and ledger= are one setting; keep one of them",
+        ),
         (f'{UP}[[upstreams]]\nfamily = "openai"\n', 3, "upstreams[1]: needs a url"),
         (f"{UP}modls = []\n", 3, "upstreams[0]: unknown keys ['modls']"),
         (f'{UP}\nmodels = "gpt"\n', 4, "models='gpt' must be a list of strings"),
@@ -116,10 +144,13 @@ UP = '[[upstreams]]\nurl = "http://h"\n'
         ('[[upstreams]]\nurl = "http://[h"\n', 2, "url= must be http(s)://HOST"),
         ('[[upstreams]]\nurl = "http://me:pw@h"\n', 2, "url= must be http(s)://HOST"),
         ('[[upstreams]]\nurl = "http://h?key=5"\n', 2, "url= must be http(s)://HOST"),
-        (f'port = "80"\n{UP}', 1, "port='80' must be a int"),
+        (f'port = "80"\n{UP}', 1, "port='80' must be a whole number"),
         (f"# a comment\nport = 70000\n{UP}", 2, "port=70000 must be between 0 and 65535"),
         (f"shutdown_seconds = -1\n{UP}", 1, "shutdown_seconds=-1 must be between"),
-        (f"port = true\n{UP}", 1, "port=True must be a int"),
+        (f"host = 5\n{UP}", 1, "host=5 must be a string"),
+        (f"shutdown_seconds = '1'\n{UP}", 1, "shutdown_seconds='1' must be a number"),
+        (f"live_pages = 'x'\n{UP}", 1, "unknown keys ['live_pages'], did you mean 'live_page'?"),
+        (f"port = true\n{UP}", 1, "port=True must be a whole number"),
         (f'keys = "env:NOT_SET_ANYWHERE"\n{UP}', 1, "that environment variable is not set"),
         (f'store = "mystery://x"\n{UP}', 1, "no store for 'mystery'"),
         (f"reserve_output = 0\n{UP}", 1, "reserve_output=0"),
@@ -171,7 +202,7 @@ def test_lines_of_dotted_and_quoted_keys():
     assert line_of(text, "a.b is wrong") == 1
     assert line_of(text, "l[1]: 'm' and k=5") == 8
     assert line_of(text, "l[0]: k=4") == 6
-    assert line_of(text, "l[7]: k=4") == 1
+    assert line_of(text, "l[7]: k=4") == 5
 
 
 def change(running, old, new):
@@ -227,12 +258,12 @@ def test_changes_are_taken_up_while_running(run, capfd):
 @pytest.mark.usefixtures("_quick")
 def test_what_needs_a_restart_is_told(run, capfd):
     running = run("[plans.free]\n")
-    change(running, "store =", "port = 9999\nreserve_output = 7\nstore =")
+    change(running, "store =", "port = 9999\nreserve_output = 7\ntell.alerts = {}\nstore =")
     seen = []
 
     def told():
         seen.append(capfd.readouterr().out)
-        return "needs_restart=['port', 'reserve_output']" in "".join(seen)
+        return "needs_restart=['port', 'tell', 'reserve_output']" in "".join(seen)
 
     wait_until(told, "not told of")
 

@@ -25,7 +25,9 @@ from support.wire import chat_text
 
 from streamguard import Guard, Limit, cli
 from streamguard.gateway import serving
+from streamguard.gateway.config import GatewayConfig
 from streamguard.gateway.keys import KeyRing
+from streamguard.gateway.upstreams import Upstream
 from streamguard.identity import Identity
 
 CHAT = "/v1/chat/completions"
@@ -273,7 +275,10 @@ def folder(tmp_path, monkeypatch):
     [
         ((), 2, "say where to forward to"),
         (("--upstream", "http://h", "--config", "x.toml"), 2, "--upstream goes without --config"),
-        (("--upstream", "h"), 1, "url= must be http(s)"),
+        (("--upstream", "h"), 2, "--upstream: must be http(s)://HOST[:PORT][/PATH]"),
+        (("--upstream", "http://h", "--store", "foo"), 2, "--store: no store for a URL without"),
+        (("--upstream", "http://h", "--keys", "foo"), 2, "--keys: must be sqlite:///FILE or post"),
+        (("--upstream", "http://h", "--keys", "sqlite:///no/k.db"), 1, "check the file and its"),
         (("--config", "none.toml"), 1, "cannot read none.toml"),
         (("--upstream", "http://h", "--port", "70000"), 2, "70000"),
         (("--upstream", "http://h", "--workers", "2", "--store", "memory://"), 1, "one process's"),
@@ -284,6 +289,26 @@ def test_bad_usage_is_one_line(folder, args, code, told):
     result = invoke(*args)
     assert (result.exit_code, result.stderr.count("\n")) == (code, 1)
     assert told in result.stderr
+
+
+def test_what_clients_set_is_told():
+    ups = [Upstream(url="http://h", family=family) for family in ("openai", "anthropic", "openai")]
+    config = GatewayConfig(tuple(ups), live_page="x", tell={"prometheus": True})
+    assert serving.addresses(config, "0.0.0.0", 80) == {
+        "url": "http://0.0.0.0:80",
+        "openai_base_url": "http://localhost:80/v1",
+        "anthropic_base_url": "http://localhost:80",
+        "live": "http://localhost:80/live",
+        "metrics": "http://localhost:80/metrics",
+    }
+    assert serving.addresses(GatewayConfig((ups[1],)), "::1", 80) == {
+        "url": "http://[::1]:80", "anthropic_base_url": "http://[::1]:80",
+    }  # fmt: skip
+
+
+def test_a_blank_key_in_the_environment_is_none(folder, upstream_url):
+    with served(folder, "--upstream", upstream_url, OPENAI_API_KEY=" ") as one:
+        assert f"openai_base_url={one.url}/v1" in one.told()
 
 
 def test_a_port_that_is_taken(folder):
