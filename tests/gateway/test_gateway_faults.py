@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
+
+import anyio
 import httpx2
 import pytest
 from support.providers import TEXT
 from support.servers import serve, wait_until
+from support.upstream import count
 from support.wire import chat_text
 
+from streamguard import Guard, Limit
 from streamguard.gateway.answers import envelope
 from streamguard.gateway.app import Gateway
 from streamguard.gateway.config import GatewayConfig
@@ -57,8 +64,12 @@ def test_an_upstream_out_of_reach_is_a_502_of_the_family(
     assert running.sink.events[-1].charged.total_tokens in (None, 0)
 
 
-def test_a_stream_that_is_broken_off_breaks_off_here_too(run):
-    running = run()
+DAY = Limit(tokens=100_000, per="day")
+DAY_TOML = "[[limits]]\ntokens = 100_000\nper = 'day'\n"
+
+
+def test_a_stream_that_is_broken_off_breaks_off_here_too_and_is_charged_so_far(run):
+    running = run(DAY_TOML)
     with (
         running.client() as client,
         client.stream("POST", CHAT, json=body("break", stream=True)) as reply,
@@ -72,7 +83,52 @@ def test_a_stream_that_is_broken_off_breaks_off_here_too(run):
     wait_until(lambda: running.sink.events[-1].event == "settled", "not settled")
     event = running.sink.events[-1]
     assert event.outcome == "app_error"
-    assert event.charged.output_tokens > 10
+    assert event.charged.output_tokens == count(chat_text(seen[: seen.rindex(b"\n\n") + 2]))
+    assert event.charged.input_tokens > 0
+    # The budget is charged the same, and nothing stays held.
+    asked = anyio.run(balance, running.file.parent)
+    assert asked == (0, event.charged.total_tokens)
+
+
+async def balance(folder):
+    """What is held of everybody's day, and used."""
+    async with Guard([DAY], store=f"sqlite:///{folder}/budgets.db", sinks=[]) as guard:
+        (found,) = (await guard.preflight(body())).balances.values()
+        return found.held, found.used
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-ty"], ids=["nothing", "a part"]
+)
+def test_an_upstream_that_dies_before_it_answers_is_released_and_not_billed(run, answer):
+    with dying(answer) as url:
+        top = f'keys = ""\n[[upstreams]]\nurl = "{url}"\nname = "the dying one"\n'
+        running = run(DAY_TOML, families=(), top=top)
+        with running.client() as client:
+            reply = client.post(CHAT, json=body(stream=True))
+    assert (reply.status_code, reply.json()["error"]["code"]) == (502, "upstream_error")
+    assert "the dying one is out of reach" in reply.text
+    wait_until(lambda: running.sink.events[-1].event == "released", "not released")
+    assert running.sink.events[-1].charged.total_tokens == 0
+    assert running.sink.events[-1].cost_nano_usd == 0
+    assert anyio.run(balance, running.file.parent) == (0, 0)
+
+
+@contextlib.contextmanager
+def dying(answer):
+    """A server that takes a request and closes the connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def take():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join()
 
 
 def test_a_client_that_leaves_ends_the_upstream_s_stream(run, providers):
