@@ -1,9 +1,11 @@
 """Run the gateway for a long time and see whether memory, file descriptors and tasks stay flat.
 
 Low load of everything that happens: streams that end, streams cut at their budget, clients that
-leave midway, refusals, unknown keys. Keys and ledger in SQLite, budgets in ``--store``. Figures are
-those of the gateway's own process; growth is a line fitted to all samples after the first quarter,
-when caches have filled.
+leave midway, refusals, unknown keys. Keys and ledger in SQLite, budgets in ``--store``. Bounded
+memories (counted texts, refused requests, conversations) are filled first, as fast as it goes, or
+an hour would show nothing but their filling. Figures are those of the gateway's own process; growth
+is a line fitted to all samples after the first quarter. Of a call that failed, the head and the
+last bytes of its answer are shown.
 
     python benchmarks/soak.py [--minutes 60] [--store URL] [--quick] [--json]
 """
@@ -20,6 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,8 @@ import gateway as bench
 
 HERE = Path(__file__).resolve()
 CLIENTS = 6
+FILL = 10_500
+"""Refused requests to begin with: the guard remembers 10,000. Of other texts come as many."""
 TOML = """
 store = "{store}"
 keys = "sqlite:///{folder}/keys.db"
@@ -79,34 +84,56 @@ def figures() -> dict[str, float]:
     }
 
 
-async def client(port: int, key: str, number: int, end: float, done: dict[str, int]) -> None:
+async def client(
+    port: int, key: str, number: int, end: Callable[[], bool], done: Done, pause: float, refuse: int
+) -> None:
+    """Call until ``end``, with a ``pause`` between; ``refuse`` is the weight of refusals."""
     chance = random.Random(number)
-    loop = asyncio.get_running_loop()
-    while time.monotonic() < end:
-        kind = chance.choices(("whole", "cut", "left", "refused", "unknown"), (6, 2, 2, 1, 1))[0]
+    while not end():
+        kind = chance.choices([*GOOD], (6, 2, 2, refuse, 1))[0]
         more: dict[str, Any] = {"user": f"{number}-{chance.random()}"}
         words = " ".join(chance.choices(bench.WORDS, k=2_000 if kind == "refused" else 60))
         more["messages"] = [{"role": "user", "content": words}]
         if kind == "cut":
             more["model"] = "gpt-4o-mini"
-        _, one = await loop.create_connection(bench.Client, "127.0.0.1", port)
-        asking = one.ask(bench.request_bytes("sg-nobody" if kind == "unknown" else key, **more))
-        if kind == "left":
-            await asyncio.sleep(chance.random() * 0.2)
-            one.transport.close()
-        answer = await asking
+        request = bench.request_bytes("sg-nobody" if kind == "unknown" else key, **more)
+        answer = await call(port, request, chance.random() * 0.2 if kind == "left" else None)
+        done.add(kind, answer, good=GOOD[kind](answer))
+        await asyncio.sleep(pause)
+
+
+async def call(port: int, request: bytes, leave_after: float | None) -> bytes:
+    _, one = await asyncio.get_running_loop().create_connection(bench.Client, "127.0.0.1", port)
+    asking = one.ask(request)
+    if leave_after is not None:
+        await asyncio.sleep(leave_after)
         one.transport.close()
-        good = {
-            "whole": b'"stop"' in answer[-600:],
-            "cut": b'"length"' in answer[-900:],
-            "left": True,
-            "refused": b" 413 " in answer[:20],
-            "unknown": b" 401 " in answer[:20],
-        }[kind]
-        done[kind if good else f"{kind} failed"] = (
-            done.get(kind if good else f"{kind} failed", 0) + 1
-        )
-        await asyncio.sleep(0.05)
+    answer = await asking
+    one.transport.close()
+    return answer
+
+
+GOOD: dict[str, Callable[[bytes], bool]] = {
+    "whole": lambda answer: b'"stop"' in answer[-900:],
+    "cut": lambda answer: b'"length"' in answer[-900:],
+    "left": lambda _: True,
+    "refused": lambda answer: b" 413 " in answer[:20],
+    "unknown": lambda answer: b" 401 " in answer[:20],
+}
+
+
+class Done:
+    """How many calls of each kind went well or failed, and what came of the first that failed."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, int] = {}
+        self.failures: list[str] = []
+
+    def add(self, kind: str, answer: bytes, *, good: bool) -> None:
+        name = kind if good else f"{kind} failed"
+        self.calls[name] = self.calls.get(name, 0) + 1
+        if not good and len(self.failures) < 20:
+            self.failures.append(f"{kind}, {len(answer)} bytes: {answer[:90]!r}…{answer[-90:]!r}")
 
 
 async def ask(port: int, path: str) -> dict[str, float]:
@@ -117,18 +144,33 @@ async def ask(port: int, path: str) -> dict[str, float]:
     return json.loads(answer.partition(b"\r\n\r\n")[2])
 
 
-async def soak(port: int, key: str, seconds: float, every: float) -> dict[str, Any]:
-    end = time.monotonic() + seconds
-    done: dict[str, int] = {}
-    samples = []
-    load = [asyncio.create_task(client(port, key, n, end, done)) for n in range(CLIENTS)]
-    began = time.monotonic()
-    while time.monotonic() < end:
+async def soak(port: int, key: str, seconds: float, every: float, fill: int) -> dict[str, Any]:
+    filled, done, samples = Done(), Done(), []
+
+    def enough() -> bool:
+        return filled.calls.get("refused", 0) >= fill
+
+    await asyncio.gather(
+        *(client(port, key, -n - 1, enough, filled, 0.0, refuse=11) for n in range(4 * CLIENTS))
+    )
+    end, began = time.monotonic() + seconds, time.monotonic()
+
+    def over() -> bool:
+        return time.monotonic() >= end
+
+    load = [
+        asyncio.create_task(client(port, key, n, over, done, 0.05, refuse=1))
+        for n in range(CLIENTS)
+    ]
+    while not over():
         await asyncio.sleep(every)
         samples.append({"at": time.monotonic() - began, **await ask(port, "/figures")})
     await asyncio.gather(*load)
     await asyncio.sleep(1)
-    return {"samples": samples, "calls": done, "after": await ask(port, "/figures")}
+    return {
+        "filled": filled.calls, "samples": samples, "calls": done.calls,
+        "failures": [*filled.failures, *done.failures], "after": await ask(port, "/figures"),
+    }  # fmt: skip
 
 
 def growth(samples: list[dict[str, float]], name: str) -> dict[str, float]:
@@ -142,6 +184,12 @@ def growth(samples: list[dict[str, float]], name: str) -> dict[str, float]:
         "first": values[0], "last": values[-1], "highest": max(values),
         "growth_per_hour": slope * 3600,
     }  # fmt: skip
+
+
+def tenths(samples: list[dict[str, float]]) -> list[float]:
+    """The memory at each tenth of the time, in MB."""
+    step = max(1, len(samples) // 10)
+    return [round(sample["memory_mb"], 1) for sample in samples[::step]]
 
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
@@ -163,10 +211,12 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             stack.callback(server.close)
             server.wait()
         every = 1.0 if given.quick else max(2.0, seconds / 240)
-        found = asyncio.run(soak(port, key, seconds, every))
+        found = asyncio.run(soak(port, key, seconds, every, 50 if given.quick else FILL))
     names = ("memory_mb", "descriptors", "tasks")
     return {
-        "seconds": seconds, "store": given.store, "calls": found["calls"], "after": found["after"],
+        "seconds": seconds, "store": given.store,
+        **{name: found[name] for name in ("filled", "calls", "failures", "after")},
+        "memory_by_tenth": tenths(found["samples"]),
         **{name: growth(found["samples"], name) for name in names},
     }  # fmt: skip
 
@@ -188,6 +238,9 @@ def main() -> None:
         print(json.dumps(result))
         return
     print(f"{result['seconds'] / 60:.1f} minutes, {result['store']}; calls: {result['calls']}")
+    print(f"memory at each tenth, MB: {result['memory_by_tenth']}")
+    for failure in result["failures"]:
+        print(f"failed: {failure}")
     print("              first      last   highest  growth an hour  after the load")
     for name in ("memory_mb", "descriptors", "tasks"):
         row = result[name]
