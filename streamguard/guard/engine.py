@@ -218,7 +218,7 @@ class Engine:
             assessment = replace(assessment, terms=terms)
         call = Call(self, assessment, grant, outer=outer, drawn=drawn)
         self.open_calls.add(call)
-        self.teller.admitted(assessment, call.allowance, grant)
+        self.teller.admitted(assessment, call.ceiling, grant)
         self.teller.crossed(assessment, grant)
         return call
 

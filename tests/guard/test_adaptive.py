@@ -17,10 +17,12 @@ from streamguard.core.samples import Room
 from streamguard.guard.context import current_call
 from streamguard.guard.metered import MeteredStream
 from streamguard.guard.top_up import HEAD_START, SLACK
+from streamguard.sinks.memory import ListSink
 from streamguard.stores.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
 
+LIMIT_HEADER = "x-streamguard-output-limit"
 WORDS = [f" {word}" for word in ("tide", "lamp", "fog", "boat", "bread", "letter")] * 400
 
 
@@ -104,6 +106,17 @@ async def test_what_cannot_be_topped_up_is_held_whole(request_body):
             await call.finish(Spent("completed", Usage(output_tokens=40)))
         call = await case.begin(request_body)
         assert call.allowance == request_body["max_tokens"]
+
+
+async def test_the_output_limit_told_is_what_the_call_may_get_and_not_what_is_held():
+    case, told = Case(), ListSink()
+    await case.teach()
+    case.guard.teller.listen(told)
+    call = await case.begin(body())
+    may_get = {2_000, told.events[-1].output_limit, int(dict(call.headers())[LIMIT_HEADER])}
+    assert may_get == {(await case.guard.preflight(body())).output_limit}
+    assert call.allowance < 2_000
+    await call.finish(Spent("completed"))
 
 
 async def test_it_can_be_switched_off():
