@@ -11,8 +11,9 @@ from streamguard.core.planning_keep import (
     oldest_first,
 )
 from streamguard.planner.chunks import Chunk, Chunks
-from streamguard.planner.plan import Plan, Report
+from streamguard.planner.plan import Plan
 from streamguard.planner.planner import BudgetPlanner
+from streamguard.planner.report import Report
 
 __all__ = [
     "BudgetPlanner",

@@ -22,7 +22,8 @@ from streamguard.core.planning_units import Message, Unit
 from streamguard.core.prompt import PromptCount
 from streamguard.errors import ContextWindowExceededError
 from streamguard.planner.chunks import Chunk, Chunks
-from streamguard.planner.plan import ComponentReport, Plan, Report
+from streamguard.planner.plan import Plan
+from streamguard.planner.report import ComponentReport, Report
 from streamguard.planner.sheet import Sheet
 
 Ask = tuple[Summarise, Sequence[Message]]

@@ -14,8 +14,8 @@ from streamguard.core.planning_keep import KeepEdges, Strategy, newest_first
 from streamguard.core.room import Fit
 from streamguard.counting import renderer_of
 from streamguard.errors import ConfigurationError
-from streamguard.planner.plan import Report
 from streamguard.planner.planner import COMPONENTS, RESERVE, BudgetPlanner
+from streamguard.planner.report import Report
 from streamguard.protocols import anthropic_prompt
 
 DEFAULT_HISTORY = next(budget for budget in COMPONENTS if budget.name == "history")
