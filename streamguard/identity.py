@@ -11,6 +11,11 @@ class Identity:
 
     Build it from what your own authentication proved, never from a header or a
     body field that the caller may set freely.
+
+    Attributes:
+        tenant: the customer, team or key that pays.
+        user: who of the tenant's people.
+        feature: what of your app the call is for.
     """
 
     tenant: str | None = None

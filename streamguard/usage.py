@@ -33,8 +33,12 @@ EventName = Literal[
 class Usage:
     """Tokens of one call; unknown is ``None``, never 0.
 
-    ``cached_tokens`` (read from the provider's cache) and ``cache_write_tokens`` (written to it)
-    are parts of ``input_tokens``; ``reasoning_tokens`` is part of ``output_tokens``.
+    Attributes:
+        input_tokens: the prompt's, those of a cache included.
+        output_tokens: the reply's, reasoning included.
+        reasoning_tokens: part of the output.
+        cached_tokens: part of the input: read from the provider's cache.
+        cache_write_tokens: part of the input: written to the provider's cache.
     """
 
     input_tokens: int | None = None
@@ -74,12 +78,39 @@ class Usage:
 class UsageEvent:
     """One thing that happened to a guarded call. It never holds prompt or output text.
 
-    ``counted`` is what streamguard counted, ``reported`` what the provider said, ``charged``
-    what the budgets were charged.
-    ``cost_nano_usd`` is in billionths of a US dollar. Durations are seconds. ``at`` is
-    Unix seconds. ``conversation`` is a digest that all calls of a conversation share.
-    ``within`` is the request id of the guarded request this call was made inside: that
-    request's own figures hold this call's too. ``context_window`` is in tokens.
+    What is unknown is ``None``, and what an event does not say is left out where it is logged.
+
+    Attributes:
+        event: what happened.
+        request_id: the call's, the same in all its events.
+        at: when, in Unix seconds.
+        identity: who is charged.
+        model: as the client named it.
+        endpoint: the route or API that was called.
+        counted: tokens as streamguard counted them.
+        reported: tokens as the provider reported them.
+        charged: tokens as the budgets were charged.
+        method: how the input was counted.
+        cost_nano_usd: what the charged tokens cost, in billionths of a US dollar.
+        output_limit: output tokens the call may get.
+        outcome: how the call ended.
+        duration: seconds from the request to its end.
+        first_token: seconds from the request to the first output.
+        status: the HTTP status that was answered.
+        code: a refusal's code, as the client sees it.
+        limit_name: the limit that refused, cut or warned.
+        limit: its amount, in its own unit; costs in billionths of a US dollar.
+        used: what was used or held of it before, in the same unit.
+        requested: what the call asked of it, in the same unit.
+        resets_at: when it has room again, in Unix seconds.
+        attempt: which attempt of a retried call this is, from 1.
+        position: its place in line, from 1.
+        components: input tokens by part of the prompt.
+        detail: more, as one short identifier.
+        conversation: a digest that all calls of a conversation share.
+        within: request id of the guarded request this call was made inside: that request's own
+            figures hold this call's too.
+        context_window: tokens the model takes.
     """
 
     event: EventName
