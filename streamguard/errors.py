@@ -11,16 +11,20 @@
     │   └── WindowBudgetExceededError   a window has too little left
     ├── ContextWindowExceededError      the prompt cannot fit the model
     ├── OversizedRetryError             refused before as oversized, and sent again
+    ├── TimeBudgetExceededError         the call took longer than its time budget
     └── StoreUnavailableError           the budget store is out of reach, policy fail-closed
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 Amount = int | Decimal
+Lapse = Literal["first_token", "idle", "stream"]
+"""Which time budget of a call ran out."""
 
 
 class StreamGuardError(Exception):
@@ -160,6 +164,18 @@ class OversizedRetryError(StreamGuardError):
     def http_code(self) -> str:
         """The first refusal's code."""
         return self.first.http_code
+
+
+class TimeBudgetExceededError(StreamGuardError):
+    """A call took longer than its time budget."""
+
+    status = 504
+    code = "time_budget_exceeded"
+
+    def __init__(self, message: str, *, lapse: Lapse, seconds: float) -> None:
+        """``lapse`` is the budget that is used up, of ``seconds``."""
+        super().__init__(message, limit=math.ceil(seconds), unit="seconds")
+        self.lapse = lapse
 
 
 class StoreUnavailableError(StreamGuardError):

@@ -14,9 +14,10 @@ from streamguard.asgi.responder import Responder
 from streamguard.asgi.types import ASGIApp, Message, Receive, Scope, Send
 from streamguard.core.billing import Spent
 from streamguard.core.wire import StreamState
+from streamguard.errors import TimeBudgetExceededError
 from streamguard.guard.call import Call
 from streamguard.guard.context import current_call, end_early
-from streamguard.guard.deadlines import Deadlines, TimeBudgetExceededError
+from streamguard.guard.deadlines import Deadlines
 from streamguard.guard.settings import Settings
 
 

@@ -10,8 +10,8 @@ from streamguard.asgi.types import Message, Send
 from streamguard.core.billing import Spent
 from streamguard.core.strict_json import dumps
 from streamguard.core.wire import StreamState
+from streamguard.errors import TimeBudgetExceededError
 from streamguard.guard.call import Call
-from streamguard.guard.deadlines import TimeBudgetExceededError
 from streamguard.guard.metered import MAX_WHOLE_BYTES, MeteredStream, Mode, measured, mode_of
 from streamguard.guard.numbers import refusal_numbers
 from streamguard.guard.upstream import MAX_ERROR_BYTES, oversized_reply

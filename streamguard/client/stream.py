@@ -16,9 +16,9 @@ from streamguard.client.items import Items, items_like
 from streamguard.client.streaming import too_late
 from streamguard.core.billing import Spent
 from streamguard.core.prompt import PromptCount
-from streamguard.errors import ConfigurationError
+from streamguard.errors import ConfigurationError, TimeBudgetExceededError
 from streamguard.guard.call import Call
-from streamguard.guard.deadlines import Deadlines, TimeBudgetExceededError
+from streamguard.guard.deadlines import Deadlines
 from streamguard.guard.engine import CHAT, Engine
 from streamguard.guard.metered import MeteredStream
 from streamguard.guard.upstream import failed, oversized_error

@@ -13,7 +13,7 @@ import structlog
 
 from streamguard.asgi import StreamGuardMiddleware
 from streamguard.asgi.types import ASGIApp, Receive, Scope, Send
-from streamguard.errors import ConfigurationError, StreamGuardError
+from streamguard.errors import ConfigurationError, StreamGuardError, TimeBudgetExceededError
 from streamguard.facade import Guard
 from streamguard.gateway.config import GatewayConfig, read_gateway
 from streamguard.gateway.gate import Gate, identify
@@ -22,7 +22,6 @@ from streamguard.gateway.live import Beside, LivePage
 from streamguard.gateway.proxy import BrokenUpstreamError, Proxy
 from streamguard.gateway.telling import told_by
 from streamguard.gateway.upstreams import Upstream
-from streamguard.guard.deadlines import TimeBudgetExceededError
 from streamguard.identity import Identity
 from streamguard.limits import Limit
 from streamguard.sinks.base import Sink

@@ -11,13 +11,12 @@ from yarl import URL
 from streamguard.asgi.body import ClientGone, read_body
 from streamguard.asgi.types import Receive, Scope, Send
 from streamguard.core.strict_json import loads
-from streamguard.errors import StreamGuardError
+from streamguard.errors import StreamGuardError, TimeBudgetExceededError
 from streamguard.gateway.answers import refuse
 from streamguard.gateway.headers import back, onward, onward_query
 from streamguard.gateway.routes import Route, model_in, plain_path
 from streamguard.gateway.upstreams import Upstream, choose
 from streamguard.guard.context import current_call, end_early
-from streamguard.guard.deadlines import TimeBudgetExceededError
 
 ROUTE = "streamguard.route"
 """Where in the scope the gate leaves the request's route."""

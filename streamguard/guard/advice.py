@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from email.utils import mktime_tz, parsedate_tz
 from http import HTTPStatus
 
-from streamguard.errors import StreamGuardError
-from streamguard.guard.deadlines import TimeBudgetExceededError
+from streamguard.errors import StreamGuardError, TimeBudgetExceededError
 from streamguard.guard.numbers import worth_retrying
 from streamguard.guard.upstream import status_of
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from streamguard.identity import ANONYMOUS, Identity
 
 if TYPE_CHECKING:
+    from streamguard.errors import TimeBudgetExceededError
     from streamguard.guard.call import Call
-    from streamguard.guard.deadlines import TimeBudgetExceededError
 
 IdentitySource = Callable[[], Awaitable[Identity]]
 

@@ -3,24 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
-from streamguard.errors import StreamGuardError
+from streamguard.errors import Lapse, TimeBudgetExceededError
 from streamguard.guard.settings import Settings
-
-Lapse = Literal["first_token", "idle", "stream"]
-
-
-class TimeBudgetExceededError(StreamGuardError):
-    """A call took longer than its time budget."""
-
-    status = 504
-    code = "time_budget_exceeded"
-
-    def __init__(self, message: str, *, lapse: Lapse, seconds: float) -> None:
-        """``lapse`` is the budget that is used up."""
-        super().__init__(message, limit=math.ceil(seconds), unit="seconds")
-        self.lapse = lapse
 
 
 class Deadlines:

@@ -12,9 +12,9 @@ from streamguard.errors import (
     OversizedRetryError,
     StoreUnavailableError,
     StreamGuardError,
+    TimeBudgetExceededError,
     WindowBudgetExceededError,
 )
-from streamguard.guard.deadlines import TimeBudgetExceededError
 from streamguard.limits import Limit
 
 if TYPE_CHECKING:

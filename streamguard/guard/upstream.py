@@ -13,8 +13,8 @@ from streamguard.errors import (
     ConfigurationError,
     ContextWindowExceededError,
     StreamGuardError,
+    TimeBudgetExceededError,
 )
-from streamguard.guard.deadlines import TimeBudgetExceededError
 
 MAX_ERROR_BYTES = 2**20
 """A longer error is not read. Less would be too little for those that quote the request."""

@@ -12,7 +12,7 @@ from support.texts import ENGLISH
 from support.upstream import Plan, count
 
 import streamguard
-from streamguard.guard.deadlines import TimeBudgetExceededError
+from streamguard.errors import TimeBudgetExceededError
 
 pytestmark = pytest.mark.anyio
 
