@@ -28,7 +28,7 @@ from streamguard.usage import Usage, UsageEvent
 EVERYWHERE = [block for page in pages() for block in blocks(page)]
 LONG_RUNNING = {"serve", "demo"}
 TUTORIAL = ROOT / "docs" / "tutorial" / "first-guarded-app.md"  # test_tutorial.py runs it
-BEFORE = re.compile(r"^(\w+=\S+ )*(opentelemetry-instrument )?")
+BEFORE = re.compile(r"^(\w+=\S+ )*(opentelemetry-instrument -- )?")
 REQUEST = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello!"}]}
 
 
@@ -165,7 +165,7 @@ def test_a_file_is_read_by_the_guard_or_the_gateway(block: Block, tmp_path, monk
 def test_no_block_is_of_a_kind_that_no_test_runs():
     kinds = {"python", "toml", "json", "sh", "text", "nginx", "sql", "yaml"}
     assert {str(block) for block in EVERYWHERE if block.language not in kinds} == set()
-    starts = {"streamguard", "python", "pip", "uv", "export", "unshare"}
+    starts = {"streamguard", "python", "pip", "uv", "export", "unshare", "uvicorn"}
     for block in EVERYWHERE:
         if block.language == "sh" and block.path != TUTORIAL:
             bare = (BEFORE.sub("", line) for line in block.code.splitlines())
