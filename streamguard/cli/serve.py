@@ -61,7 +61,7 @@ def serve(
     listener = serving.listen(found.host, found.port)
     if workers > 1 and not os.environ.get(serving.WORKER_FD):
         command = [sys.executable, "-m", "streamguard", *sys.argv[1:]]
-        with serving.shared_metrics():
+        with serving.shared_metrics(found):
             sys.exit(serving.Workers(command, workers, listener).run())
     sinks: list[Any] | None = [logs.JSONLines()] if as_json else None
     # uvicorn raises it again when all calls have ended

@@ -134,14 +134,20 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 @contextlib.contextmanager
-def shared_metrics() -> Iterator[None]:
+def shared_metrics(config: GatewayConfig) -> Iterator[None]:
     """A folder in which workers keep their metrics, so that each shows those of all.
 
-    It is the one that ``PROMETHEUS_MULTIPROC_DIR`` names, if it does.
+    It is the one that ``PROMETHEUS_MULTIPROC_DIR`` names, if it does; none where there is no page.
     """
-    with tempfile.TemporaryDirectory(prefix="streamguard-metrics-") as folder:
-        os.environ.setdefault(METRICS_FOLDER, folder)
+    if not config.tell.get(PAGE) or METRICS_FOLDER in os.environ:
         yield
+        return
+    with tempfile.TemporaryDirectory(prefix="streamguard-metrics-") as folder:
+        os.environ[METRICS_FOLDER] = folder
+        try:
+            yield
+        finally:
+            del os.environ[METRICS_FOLDER]
 
 
 class Workers:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_asgi_app
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from streamguard.errors import ConfigurationError
 from streamguard.sinks.deferred import Deferred
 from streamguard.sinks.measures import INSTRUMENTS, MAX_SERIES, Instrument, Measures
 from streamguard.usage import UsageEvent
@@ -78,9 +80,16 @@ class PrometheusSink:
 
 
 def _shown(registry: CollectorRegistry) -> CollectorRegistry:
-    """What the page shows: all processes' figures where they are kept in a folder."""
-    if FOLDER not in os.environ:
+    """What the page shows: all processes' figures where they are kept in a folder.
+
+    Raises:
+        ConfigurationError: there is no such folder.
+    """
+    folder = os.environ.get(FOLDER)
+    if folder is None:
         return registry
+    if not Path(folder).is_dir():
+        raise ConfigurationError(f"{FOLDER}={folder!r} is no folder; make it before the start")
     shared = CollectorRegistry()
     MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
     return shared

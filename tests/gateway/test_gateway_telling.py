@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import sys
 
 import httpx2
@@ -17,8 +18,8 @@ from support.gateways import served
 from support.servers import serve, wait_until
 
 from streamguard.errors import ConfigurationError
-from streamguard.gateway import telling
-from streamguard.gateway.config import read_gateway
+from streamguard.gateway import serving, telling
+from streamguard.gateway.config import GatewayConfig, read_gateway
 
 CHAT = "/v1/chat/completions"
 ASK = {"model": "gpt-4o", "messages": [{"role": "user", "content": "the quick fox"}]}
@@ -123,6 +124,16 @@ def test_each_worker_shows_what_all_of_them_did(tmp_path, config):
         assert total(one.url, "streamguard_budget_limit", streamguard_limit_name="three calls") == 3
         one.terminate()
         assert one.ended() == 0
+
+
+def test_workers_without_a_page_need_no_folder_for_it(monkeypatch):
+    monkeypatch.delenv(serving.METRICS_FOLDER, raising=False)
+    for tell, folder in (({}, False), ({"prometheus": True}, True)):
+        with serving.shared_metrics(GatewayConfig((), tell=tell)):
+            assert (serving.METRICS_FOLDER in os.environ) is folder
+    monkeypatch.setenv(serving.METRICS_FOLDER, "mine")
+    with serving.shared_metrics(GatewayConfig((), tell={"prometheus": True})):
+        assert os.environ[serving.METRICS_FOLDER] == "mine"
 
 
 def test_a_refusal_is_told_to_a_webhook(tmp_path, config):

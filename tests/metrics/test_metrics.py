@@ -3,7 +3,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -26,7 +29,7 @@ from starlette.routing import Mount, Route
 from support.events import START, refused, settled
 from support.servers import serve
 
-from streamguard import Guard, Identity, Limit, StreamGuardMiddleware, Usage
+from streamguard import ConfigurationError, Guard, Identity, Limit, StreamGuardMiddleware, Usage
 from streamguard.sinks import deferred
 from streamguard.sinks.deferred import Deferred
 from streamguard.sinks.measures import INSTRUMENTS, OTHER, Measures, error_type, operation
@@ -412,3 +415,34 @@ def test_every_metric_of_the_dashboard_exists():
     assert len(queries) >= 8
     assert used - labels <= known
     assert len(used & known) >= 6
+
+
+def test_a_folder_for_processes_that_is_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", f"{tmp_path}/none")
+    with pytest.raises(ConfigurationError, match=r"PROMETHEUS_MULTIPROC_DIR='.*none' is no folder"):
+        PrometheusSink()
+
+
+SHARED = """
+import asyncio
+from support.events import settled
+from streamguard.sinks.prometheus import PrometheusSink
+sink = PrometheusSink()
+sink.emit(settled(1, tokens=120))
+asyncio.run(sink.close())
+"""
+
+
+def test_processes_that_name_a_folder_show_what_all_of_them_counted(tmp_path):
+    """Each in a process of its own: prometheus_client looks for the folder when it is imported."""
+    page = SHARED + "from prometheus_client import generate_latest\n"
+    page += "from streamguard.sinks.prometheus import _shown\n"
+    page += "print(generate_latest(_shown(sink.registry)).decode())\n"
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PYTHONPATH": path}
+    for code in (SHARED, page):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        )
+    found = {one.name: one for one in families(done.stdout)}
+    assert sum(sample.value for sample in found["streamguard_requests"].samples) == 2
