@@ -1,10 +1,14 @@
-# The gateway: `docker build -t streamguard .`, then `docker run -p 8383:8383 -v ./gateway.toml:/etc/streamguard/gateway.toml streamguard`
+# The gateway: `docker build -t streamguard .`, then
+#   docker run --name gateway -p 127.0.0.1:8383:8383 -e OPENAI_API_KEY \
+#     -v ./gateway.toml:/etc/streamguard/gateway.toml:ro -v streamguard:/var/lib/streamguard streamguard
+# with keys = "sqlite:///streamguard-keys.db" in the file, since it listens beyond the container, and
+#   docker exec gateway streamguard keys create --tenant acme
 FROM python:3.13-slim AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY streamguard ./streamguard
 RUN python -m venv /opt/streamguard \
-    && /opt/streamguard/bin/pip install --no-cache-dir '.[gateway,postgres,redis]'
+    && /opt/streamguard/bin/pip install --no-cache-dir '.[gateway,postgres,prometheus,redis]'
 
 FROM python:3.13-slim
 COPY --from=build /opt/streamguard /opt/streamguard
