@@ -121,13 +121,14 @@ def held_to_output(ask: Ask, limits: Sequence[Limit]) -> Ask:
 def applies(limit: Limit, scope: Mapping[str, str]) -> bool:
     """Whether the limit counts a call of this scope."""
     return all(
-        _same(key, scope.get(key, "")) == _same(key, value) for key, value in limit.where.items()
+        same_name(key, scope.get(key, "")) == same_name(key, value)
+        for key, value in limit.where.items()
     )
 
 
 def demand(limit: Limit, ask: Ask, scope: Mapping[str, str], rates: Rates) -> Demand:
     """What the call asks of a window's account."""
-    values: dict[str, str | None] = {key: _same(key, scope.get(key, "")) for key in limit.scope}
+    values: dict[str, str | None] = {key: same_name(key, scope.get(key, "")) for key in limit.scope}
     window = window_of(limit)
     return Demand(
         account=account_key(limit.name, values, window),
@@ -139,7 +140,7 @@ def demand(limit: Limit, ask: Ask, scope: Mapping[str, str], rates: Rates) -> De
     )
 
 
-def _same(key: str, value: str) -> str:
+def same_name(key: str, value: str) -> str:
     """What budgets go by: a model's spellings and vendor prefixes share one account."""
     return value.strip().lower().rpartition("/")[2] if key == "model" else value
 
@@ -277,7 +278,8 @@ def _price(rate: int | None, ask: Ask) -> int:
     if rate is None:
         message = (
             f"model {ask.count.model!r} has no known price, so its cost budget cannot be held; "
-            "use a priced model or give the guard its price in the catalog"
+            "use a priced model and service tier, give the guard the price in its catalog, or name "
+            "the model behind an Azure deployment in deployments="
         )
         raise ProtocolError(message)
     return rate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
+from streamguard.core.wire import Served
 from streamguard.usage import Usage
 
 MOST_TOKENS = 100_000_000
@@ -23,6 +24,7 @@ class Spent:
         billed: False when the provider does not bill the call (it answered with an error).
         status: the HTTP status of the response, where there was one.
         first_token: seconds from the call's start to its first output.
+        served: which model and tier answered, where the provider said so.
         doubted: which fields of the report were left out, for no call can have used that much.
     """
 
@@ -32,6 +34,7 @@ class Spent:
     billed: bool = True
     status: int | None = None
     first_token: float | None = None
+    served: Served = Served()
     doubted: tuple[str, ...] = ()
 
 

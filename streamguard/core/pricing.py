@@ -9,6 +9,26 @@ from streamguard.usage import Usage
 
 ATTO_PER_NANO = 10**9
 
+_USUAL = frozenset({"auto", "default", "standard", "standard_only", "on_demand", "scale"})
+_CHEAPER = frozenset({"flex", "batch"})
+
+
+def as_tier(name: str) -> str:
+    """A service tier as prices are listed by it; empty for those that cost what is usual.
+
+    "auto" is what the account is set to: the usual, unless its owner pays for more.
+    """
+    tier = name.strip().lower().removeprefix("service_tier_")
+    return "" if tier in _USUAL else tier
+
+
+def possible_tiers(asked: str) -> tuple[str, ...]:
+    """The tiers at whose prices a call may be billed: the usual one where another is not granted.
+
+    A cheaper tier than the usual one may always be missed.
+    """
+    return ("",) if not asked or asked in _CHEAPER else ("", asked)
+
 
 class Price(NamedTuple):
     """1e-18 dollars (atto) per token; above ``start`` input tokens a tier's price holds for all."""

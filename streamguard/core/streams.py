@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from streamguard.core.graceful import Holdback, join
 from streamguard.core.metering import TextMeter
 from streamguard.core.tokens import Tokenizer, expansion
-from streamguard.core.wire import Channel, Delta, EndReason, Frame, StreamState
+from streamguard.core.wire import Channel, Delta, EndReason, Frame, Served, StreamState
 from streamguard.errors import StreamGuardError
 from streamguard.usage import Usage
 
@@ -92,6 +92,11 @@ class StreamMeter:
     def reported(self) -> Usage:
         """Usage the provider reported so far."""
         return self._state.reported
+
+    @property
+    def served(self) -> Served:
+        """Which model and tier answered, as far as the provider has told."""
+        return self._state.served
 
     @property
     def native_end(self) -> bool:

@@ -47,7 +47,7 @@ class Request:
 
     Attributes:
         protocol: the wire format's name.
-        model: as the client wrote it.
+        model: as the client wrote it; Azure's deployment, where the path names one.
         body: the decoded JSON, never changed in place.
         stream: whether a stream was asked for.
         output_cap: the output cap the client set, tokens per choice; ``None`` when absent.
@@ -58,6 +58,8 @@ class Request:
         array_stream: its stream may come as one JSON array, of type application/json.
         writes_cache: it asks the provider to cache input, which may cost more than reading it.
         opaque: fields that bring input the guard cannot see (``previous_response_id``, …).
+        also: models that may answer instead (OpenRouter's ``models``); the bill is theirs then.
+        tier: the service tier asked for, such as "flex" or "priority"; empty is the usual one.
     """
 
     protocol: str
@@ -72,14 +74,29 @@ class Request:
     array_stream: bool = False
     opaque: tuple[str, ...] = ()
     writes_cache: bool = False
+    also: tuple[str, ...] = ()
+    tier: str = ""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """All models that may answer, the one asked for first."""
+        return self.model, *self.also
+
+
+class Served(NamedTuple):
+    """Which model and service tier a response says it came from; empty is unknown."""
+
+    model: str = ""
+    tier: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole (non-streaming) response: its text by channel and the reported usage."""
+    """A whole (non-streaming) response: its text by channel, the reported usage, who answered."""
 
     deltas: Sequence[Delta] = ()
     usage: Usage = Usage()
+    served: Served = Served()
 
 
 class StreamState(Protocol):
@@ -91,6 +108,10 @@ class StreamState(Protocol):
     @property
     def reported(self) -> Usage:
         """Usage the provider reported so far; unknown fields are ``None``."""
+
+    @property
+    def served(self) -> Served:
+        """Who answered, as far as the stream has told."""
 
     @property
     def ended(self) -> bool:

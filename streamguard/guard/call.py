@@ -20,7 +20,7 @@ from streamguard.core.streams import StreamMeter
 from streamguard.core.tokens import Tokenizer
 from streamguard.core.wire import StreamState
 from streamguard.errors import OutputBudgetExceededError, StreamGuardError
-from streamguard.guard.assess import Assessment
+from streamguard.guard.assess import Assessment, cost_of
 from streamguard.guard.numbers import admitted_headers
 from streamguard.guard.tally import current_tally
 from streamguard.guard.top_up import SLACK
@@ -237,7 +237,7 @@ class Call:
         try:
             await self._close(self._own_part(usage), usage, billed=spent.billed)
         finally:
-            cost = self._engine.catalog.cost_nano(self._model, usage)
+            cost = cost_of(self._engine.catalog, self.assessment, usage, spent)
             told = (self.assessment, spent, usage, cost, self.elapsed, self.allowance)
             self._engine.teller.ended(*told)
         return usage
@@ -271,7 +271,7 @@ class Call:
             terms.limits,
             own.input_tokens,
             own.output_tokens,
-            self._engine.catalog.cost_nano(self._model, usage),
+            cost_of(self._engine.catalog, self.assessment, usage, self.spent),
             requests=0 if self._outer else 1,
         )
         await self._engine.books.settle(self.request_id, charged)

@@ -32,6 +32,7 @@ from streamguard.guard.assess import (
     Preflight,
     Subject,
     ask_for,
+    check_others,
     new_request_id,
     rates_of,
     window_error,
@@ -177,7 +178,7 @@ class Engine:
         return Subject(
             request_id=request_id or new_request_id(),
             protocol=wire,
-            request=wire.parse(body, path),
+            request=self.settings.deployed(wire.parse(body, path), path),
             identity=identity or await current_identity(),
             endpoint=normal_path(path),
             size=size,
@@ -258,7 +259,7 @@ class Engine:
 
     async def _assess(self, subject: Subject) -> Assessment:
         request = subject.request
-        limits = await self.settings.limits_for(subject.identity, request.model)
+        limits = await self.settings.limits_for(subject.identity, *request.models)
         grew: dict[str, int] = {}
         try:
             if not self.settings.observe:
@@ -280,6 +281,7 @@ class Engine:
 
     def _terms(self, subject: Subject, ask: Ask, rates: Rates, limits: Sequence[Limit]) -> Terms:
         try:
+            check_others(subject.request, limits)
             return terms_of(ask, limits, subject.scope(), rates)
         except StreamGuardError as error:
             if not self.settings.observe:

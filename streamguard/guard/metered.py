@@ -7,9 +7,8 @@ from typing import Literal
 from streamguard.core.billing import Spent
 from streamguard.core.replies import measure
 from streamguard.core.wire import Delta, EndReason, Reply, Request, StreamState
-from streamguard.errors import ProtocolError
+from streamguard.errors import ProtocolError, TimeBudgetExceededError
 from streamguard.guard.call import Call
-from streamguard.guard.deadlines import TimeBudgetExceededError
 from streamguard.guard.top_up import TopUp
 from streamguard.usage import Usage
 
@@ -48,11 +47,11 @@ def measured(call: Call, body: bytes) -> tuple[bytes, Spent]:
     result = measure(reply, call.tokenizer, limit)
     usage = Usage(output_tokens=result.counted, reasoning_tokens=result.reasoning)
     if result.kept is None:
-        return body, Spent("completed", usage, reply.usage)
+        return body, Spent("completed", usage, reply.usage, served=reply.served)
     whole = measure(reply, call.tokenizer, _UNLIMITED)  # what was cut off is billed all the same
     usage = Usage(output_tokens=whole.counted, reasoning_tokens=whole.reasoning)
     shortened = subject.protocol.shorten_reply(subject.request, body, result.kept)
-    return shortened, Spent("cut", usage, reply.usage)
+    return shortened, Spent("cut", usage, reply.usage, served=reply.served)
 
 
 class MeteredStream:
@@ -136,7 +135,8 @@ class MeteredStream:
         counted = Usage(
             output_tokens=meter.observed, reasoning_tokens=meter.counted_by("reasoning")
         )
-        return Spent(outcome, counted, meter.reported, first_token=self._first_token)
+        first, served = self._first_token, meter.served
+        return Spent(outcome, counted, meter.reported, first_token=first, served=served)
 
     def _noted(self, out: bytes) -> bytes:
         """Note the first output and the cut; a cut has its ending appended."""

@@ -130,10 +130,12 @@ class Recourse:
 
 
 def rerouted(subject: Subject, model: str) -> Subject | None:
-    """The request for another model; ``None`` where the body does not name the model."""
+    """The request for another model; ``None`` where the body does not decide on the model."""
     request = subject.request
     if request.body.get("model") != request.model:
         return None
     other = subject.protocol.parse({**request.body, "model": model}, subject.endpoint)
+    if other.model != model:
+        return None
     asked = subject.asked or request.model
     return replace(subject, request=other, received=subject.original_body, asked=asked)

@@ -13,6 +13,7 @@ from streamguard.errors import ConfigurationError
 from streamguard.guard.counts import Counting, CountRemote, check_counting
 from streamguard.identity import Identity
 from streamguard.limits import Limit
+from streamguard.protocols.openai_common import has_deployments
 from streamguard.tokenizers.own import Paths
 
 LimitSource = Callable[[Identity, str], Sequence[Limit] | Awaitable[Sequence[Limit]]]
@@ -95,6 +96,8 @@ class Settings:
             a budget is gone, any that takes the prompt where it is too long.
         sizes: a name that clients ask for, to ``(tokens, model)`` pairs: the first one that the
             prompt is within answers, else the last.
+        deployments: names of Azure deployments to the models behind them; a name that says
+            nothing of its model has no price, and its tokens are estimated.
         queue: let calls wait where a window is exhausted; without it they are refused at once.
         cache: answer a request that comes again word for word without asking the model again.
         tokenizers: models, by name or pattern, to a local Hugging Face ``tokenizer.json`` each.
@@ -127,6 +130,7 @@ class Settings:
     fit: Fit | None = None
     fallback: Sequence[str] = ()
     sizes: Mapping[str, Sequence[tuple[int, str]]] = field(default_factory=dict)
+    deployments: Mapping[str, str] = field(default_factory=dict)
     queue: Queue | None = None
     cache: Cache | None = None
     tokenizers: Paths = field(default_factory=dict)
@@ -167,14 +171,29 @@ class Settings:
         if not callable(self.limits):
             _check_names(self.limits)
         _check_models(self.fallback, self.sizes)
+        _check_deployments(self.deployments)
         check_counting(self.tokenizers, self.counting, self.count_remote)
 
-    async def limits_for(self, identity: Identity, model: str) -> Sequence[Limit]:
-        """The limits of a call, looked up where they are; all soft where nothing is refused."""
+    def deployed(self, request: Request, path: str) -> Request:
+        """The request by the models behind its deployments, where its path is Azure's."""
+        if not self.deployments or not has_deployments(path):
+            return request
+        known = {name.lower(): model for name, model in self.deployments.items()}
+        own, *others = (known.get(name.lower(), name) for name in request.models)
+        return replace(request, model=own, also=tuple(others))
+
+    async def limits_for(self, identity: Identity, *models: str) -> Sequence[Limit]:
+        """The limits of a call, looked up where they are: those of all models that may answer.
+        All are soft where nothing is refused.
+        """
         limits = self.limits
         if callable(limits):
-            found = limits(identity, model)
-            limits = await found if inspect.isawaitable(found) else found
+            found: dict[str, Limit] = {}
+            for model in models:
+                looked_up = limits(identity, model)
+                held = await looked_up if inspect.isawaitable(looked_up) else looked_up
+                found = {limit.name: limit for limit in held} | found
+            limits = list(found.values())
         return [replace(limit, soft=True) for limit in limits] if self.observe else limits
 
     def output_cap(self, request: Request) -> int:
@@ -232,6 +251,12 @@ def _check_models(fallback: Any, sizes: Mapping[str, Any]) -> None:
         if [most for most, _ in steps] != sorted({most for most, _ in steps}):
             message = f"sizes: {name!r} must go from the smallest number of tokens to the largest"
             raise ConfigurationError(message)
+
+
+def _check_deployments(given: Any) -> None:
+    if not isinstance(given, Mapping) or not _are_texts([*given, *given.values()]):
+        message = f"deployments={given!r} must be a table of models by deployment"
+        raise ConfigurationError(message)
 
 
 def _are_texts(values: Iterable[Any]) -> bool:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache, partial
-from posixpath import normpath
-from urllib.parse import unquote
 
 from streamguard.core.wire import Request, StreamState, WireProtocol
+from streamguard.protocols import fields
 from streamguard.protocols.ai_sdk import UIMessageStream
 from streamguard.protocols.anthropic import Anthropic
 from streamguard.protocols.completions import Completions
@@ -53,13 +52,7 @@ def normal_path(path: str) -> str:
     """One spelling for all that servers take for the same path: letter case, ``//``, ``/./``, a
     slash at the end, percent-escapes, a query.
     """
-    for _ in range(4):
-        plain = unquote(path)
-        if plain == path:
-            break
-        path = plain
-    path = re.split(r"[?#;]", path.replace("\\", "/"), maxsplit=1)[0]
-    return normpath("/" + path.strip().lstrip("/")).lower()
+    return fields.spelled(path).lower()
 
 
 def protocol_for_path(path: str) -> WireProtocol | None:

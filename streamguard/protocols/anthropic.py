@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from streamguard.core.prompt import Prompt
-from streamguard.core.wire import Delta, EndReason, Reply, Request
+from streamguard.core.wire import Delta, EndReason, Reply, Request, Served
 from streamguard.errors import StreamGuardError
 from streamguard.protocols import fields
 from streamguard.protocols.anthropic_prompt import render
@@ -47,6 +47,13 @@ def read_usage(usage: Any) -> Usage:
     return Usage(given, fields.count(usage, "output_tokens"), thought, parts[2], parts[1])
 
 
+def served(request: Request, message: Mapping[str, Any]) -> Served:
+    """Who answered. The usage tells the speed; a tier beside it says nothing of that."""
+    usage = fields.child(message, "usage")
+    name = "speed" if "speed" in usage or request.body.get("speed") else "service_tier"
+    return Served(fields.word(message, "model"), fields.word(usage, name))
+
+
 def _writes_cache(body: Mapping[str, Any]) -> bool:
     """Whether a block, a tool or the body itself has ``cache_control``."""
     turns = [*objects(body.get("messages")), *objects(body.get("tools"))]
@@ -75,7 +82,7 @@ class MessagesStream(JSONStream):
 
     def __init__(self, request: Request) -> None:
         super().__init__()
-        self._model = request.model
+        self._request = request
         self._started = False
         self._open: set[int] = set()
 
@@ -101,7 +108,9 @@ class MessagesStream(JSONStream):
         kind, index = fields.word(doc), fields.count(doc, "index") or 0
         if kind == "message_start":
             self._started = True
-            start = read_usage(fields.child(doc, "message").get("usage"))
+            message = fields.child(doc, "message")
+            self._served = served(self._request, message)
+            start = read_usage(message.get("usage"))
             self._reported = replace(start, output_tokens=None, reasoning_tokens=None)
         elif kind == "content_block_start":
             self._open.add(index)
@@ -151,7 +160,7 @@ class MessagesStream(JSONStream):
         tokens = {"input_tokens": usage.input_tokens or 0, "output_tokens": 0}
         message: dict[str, Any] = {
                    "id": "msg_streamguard", "type": "message", "role": "assistant", "content": [],
-                   "model": self._model, "stop_reason": None, "stop_sequence": None,
+                   "model": self._request.model, "stop_reason": None, "stop_sequence": None,
                    "usage": tokens}  # fmt: skip
         return {"type": "message_start", "message": message}
 
@@ -178,7 +187,7 @@ class Anthropic:
             ProtocolError: see ``WireProtocol.parse``.
         """
         fields.check_spelling(body)
-        model = fields.name_of(body)
+        model, *others = fields.models_of(body)
         fields.objects(body, "messages")
         fields.whole(fields.mapping(body, "thinking"), "budget_tokens")
         return Request(
@@ -190,6 +199,8 @@ class Anthropic:
             cap_field="max_tokens",
             opaque=fields.opaque(body, "container", "mcp_servers"),
             writes_cache=_writes_cache(body),
+            also=tuple(others),
+            tier=fields.tier_of(body, "speed", "service_tier"),
         )
 
     def prompt(self, request: Request) -> Prompt:
@@ -215,7 +226,9 @@ class Anthropic:
     def read_reply(self, request: Request, body: bytes) -> Reply:
         """Text and usage of a whole response; an empty Reply when it is not the protocol's."""
         doc = fields.read_object(body)
-        return Reply(deltas_of(_reply_slots(doc)), read_usage(doc.get("usage")))
+        return Reply(
+            deltas_of(_reply_slots(doc)), read_usage(doc.get("usage")), served(request, doc)
+        )
 
     def shorten_reply(self, request: Request, body: bytes, kept: Sequence[Delta]) -> bytes:
         """The whole response with its texts cut and ``stop_reason: "max_tokens"``."""

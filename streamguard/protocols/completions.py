@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from streamguard.core.prompt import Prompt
-from streamguard.core.wire import Delta, EndReason, Reply, Request
+from streamguard.core.wire import Delta, EndReason, Reply, Request, Served
 from streamguard.errors import ProtocolError, StreamGuardError
 from streamguard.protocols import fields
 from streamguard.protocols.completions_prompt import render
 from streamguard.protocols.openai_common import (
     DONE,
-    deployment_of,
+    models_of,
     openai_error,
     read_usage,
     write_usage,
@@ -55,6 +55,11 @@ class CompletionStream(JSONStream):
         self._wants_usage = request.wants_usage
         self._head: dict[str, Any] = {"id": "", "created": 0, "model": request.model}
         self._open: dict[int, bool] = {}
+
+    @property
+    def served(self) -> Served:
+        """Who answered, as far as the stream has told."""
+        return fields.served(self._head)
 
     def slots(self, doc: dict[str, Any]) -> Iterator[Slot]:
         """The text of all choices."""
@@ -114,16 +119,19 @@ class Completions:
         fields.check_spelling(body)
         stream = fields.flag(body, "stream")
         asked = fields.flag(fields.mapping(body, "stream_options"), "include_usage")
+        model, *others = models_of(body, path)
         each = max(fields.whole(body, "n") or 1, fields.whole(body, "best_of") or 1)
         return Request(
             protocol=self.name,
-            model=deployment_of(body, path) or fields.name_of(body),
+            model=model,
             body=body,
             stream=stream,
             output_cap=fields.whole(body, "max_tokens", least=0),
             choices=each * prompts_in(body.get("prompt"), "prompt"),
             wants_usage=asked or not stream,
             cap_field="max_tokens",
+            also=tuple(others),
+            tier=fields.tier_of(body, "service_tier"),
         )
 
     def prompt(self, request: Request) -> Prompt:
@@ -145,7 +153,8 @@ class Completions:
     def read_reply(self, request: Request, body: bytes) -> Reply:
         """Text and usage of a whole response; an empty Reply when it is not the protocol's."""
         doc = fields.read_object(body)
-        return Reply(deltas_of(text_slots(doc)), read_usage(doc.get("usage")))
+        usage = read_usage(doc.get("usage"))
+        return Reply(deltas_of(text_slots(doc)), usage, fields.served(doc))
 
     def shorten_reply(self, request: Request, body: bytes, kept: Sequence[Delta]) -> bytes:
         """The whole response with its texts cut and ``finish_reason: "length"``."""

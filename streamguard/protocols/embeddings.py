@@ -13,7 +13,7 @@ from streamguard.errors import StreamGuardError
 from streamguard.protocols import fields
 from streamguard.protocols.completions import prompts_in
 from streamguard.protocols.completions_prompt import render_embeddings
-from streamguard.protocols.openai_common import deployment_of, openai_error, read_usage
+from streamguard.protocols.openai_common import models_of, openai_error, read_usage
 from streamguard.protocols.plain import PassedOn
 
 
@@ -36,8 +36,8 @@ class Embeddings:
         """
         fields.check_spelling(body)
         prompts_in(body.get("input"), "input")
-        model = deployment_of(body, path) or fields.name_of(body)
-        return Request(protocol=self.name, model=model, body=body, produces_output=False)
+        model, *others = models_of(body, path)
+        return Request(self.name, model, body, produces_output=False, also=tuple(others))
 
     def prompt(self, request: Request) -> Prompt:
         """The inputs as they stand."""

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from posixpath import normpath
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
-from streamguard.core.wire import Request
+from streamguard.core.pricing import as_tier
+from streamguard.core.wire import Request, Served
 from streamguard.errors import ProtocolError, StreamGuardError
 
 MOST = 2**31 - 1
 """Largest count that any provider takes; more is a mistake or an attack."""
 
+_MOST_OTHERS = 32
+_NOBODY = Served()
 
 _NAMES = frozenset(
     {
@@ -21,9 +27,22 @@ _NAMES = frozenset(
         "context", "images", "tools", "functions", "format", "response_format", "n", "best_of",
         "max_tokens", "max_completion_tokens", "max_output_tokens", "stream", "stream_options",
         "options", "thinking", "role", "content", "name", "tool_calls", "function_call",
-        "refusal", "reasoning", "reasoning_content",
+        "refusal", "reasoning", "reasoning_content", "models", "fallbacks", "service_tier", "speed",
     }
 )  # fmt: skip
+
+
+def spelled(path: str) -> str:
+    """One spelling for all that servers take for the same path: ``//``, ``/./``, a slash at the
+    end, percent-escapes, a query; letter case stays.
+    """
+    for _ in range(4):
+        plain = unquote(path)
+        if plain == path:
+            break
+        path = plain
+    path = re.split(r"[?#;]", path.replace("\\", "/"), maxsplit=1)[0]
+    return normpath("/" + path.strip().lstrip("/"))
 
 
 def check_spelling(body: Mapping[str, Any]) -> None:
@@ -79,6 +98,59 @@ def name_of(body: Mapping[str, Any], name: str = "model") -> str:
     if not isinstance(value, str) or not 0 < len(value) <= 256:  # noqa: PLR2004
         raise ProtocolError(f"{name} must be a string of 1 to 256 characters")
     return value
+
+
+def others_of(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """Models that may answer instead of the one asked for.
+
+    Source: OpenRouter's "Model Fallbacks": ``models`` is a list of names, ``fallbacks`` one of
+    objects; LiteLLM's proxy takes ``fallbacks`` as names.
+
+    Raises:
+        ProtocolError: something else, or too many.
+    """
+    names: list[str] = []
+    for key in ("models", "fallbacks"):
+        given = body.get(key)
+        if given is None:
+            continue
+        if not isinstance(given, list) or len(given) > _MOST_OTHERS:
+            raise ProtocolError(f"{key} must be a list of at most {_MOST_OTHERS} models")
+        names += [name_of(one if isinstance(one, Mapping) else {"model": one}) for one in given]
+    return tuple(names)
+
+
+def models_of(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """The model asked for, and those that may answer instead.
+
+    Raises:
+        ProtocolError: there is none, or a name is none.
+    """
+    others = others_of(body)
+    first = others[0] if others and body.get("model") is None else name_of(body)
+    return tuple(dict.fromkeys((first, *others)))
+
+
+def tier_of(body: Mapping[str, Any], *names: str) -> str:
+    """The service tier asked for under one of ``names``; empty for the usual one.
+
+    Raises:
+        ProtocolError: not a string of up to 64 characters.
+    """
+    for name in names:
+        value = body.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, str) or len(value) > 64:  # noqa: PLR2004
+            raise ProtocolError(f"{name} must be a string of at most 64 characters")
+        if tier := as_tier(value):
+            return tier
+    return ""
+
+
+def served(doc: Mapping[str, Any], before: Served = _NOBODY) -> Served:
+    """The model and tier that a document names; what it leaves out stays as ``before``."""
+    return Served(word(doc, "model") or before.model, word(doc, "service_tier") or before.tier)
 
 
 def mapping(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -215,6 +215,7 @@ class Gemini:
             choices=fields.whole(config, _field(config, "candidateCount")) or 1,
             cap_field=_field(config, "maxOutputTokens"),
             opaque=fields.opaque(body, _field(body, "cachedContent")),
+            tier=fields.tier_of(body, "serviceTier", "service_tier"),
         )
 
     def prompt(self, request: Request) -> Prompt:

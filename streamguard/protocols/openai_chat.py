@@ -9,15 +9,15 @@ from typing import Any
 import msgspec
 
 from streamguard.core.prompt import Prompt
-from streamguard.core.wire import Channel, Delta, EndReason, Frame, Reply, Request
+from streamguard.core.wire import Channel, Delta, EndReason, Frame, Reply, Request, Served
 from streamguard.errors import StreamGuardError
 from streamguard.protocols import fields
 from streamguard.protocols.chat_prompt import render
 from streamguard.protocols.openai_common import (
     DONE,
-    deployment_of,
     is_azure,
     is_openai,
+    models_of,
     openai_error,
     read_usage,
     write_usage,
@@ -60,6 +60,7 @@ class _Chunk(msgspec.Struct, gc=False):
     usage: Any = None
     error: Any = None
     x_groq: Any = None
+    service_tier: Any = None
 
 
 decode_chunk = msgspec.json.Decoder(_Chunk).decode
@@ -122,6 +123,12 @@ class ChatStream(JSONStream):
         self._wants_usage = request.wants_usage
         self._head: dict[str, Any] = {"id": "", "created": 0, "model": request.model}
         self._open: dict[int, bool] = {}
+        self._tier: Any = ""
+
+    @property
+    def served(self) -> Served:
+        """Who answered, as far as the stream has told."""
+        return fields.served({**self._head, "service_tier": self._tier})
 
     def read(self, raw: bytes, data: bytes, name: str) -> Frame:
         """One chunk: typed where it is the usual kind, else the general way."""
@@ -133,6 +140,7 @@ class ChatStream(JSONStream):
             self._head["id"] = chunk.id
             self._head["model"] = chunk.model
             self._head["created"] = chunk.created
+            self._tier = chunk.service_tier or self._tier
         if chunk.error or chunk.x_groq:
             return super().read(raw, data, name)
         if chunk.usage:
@@ -222,13 +230,13 @@ class OpenAIChat:
     name = "openai_chat"
 
     def parse(self, body: Mapping[str, Any], path: str) -> Request:
-        """Read a request body; Azure's path names the model where the body does not.
+        """Read a request body; a deployment in Azure's path is the model.
 
         Raises:
             ProtocolError: see ``WireProtocol.parse``.
         """
         fields.check_spelling(body)
-        model = deployment_of(body, path) or fields.name_of(body)
+        model, *others = models_of(body, path)
         fields.objects(body, "messages")
         stream = fields.flag(body, "stream")
         asked = fields.flag(fields.mapping(body, "stream_options"), "include_usage")
@@ -242,6 +250,8 @@ class OpenAIChat:
             choices=fields.whole(body, "n") or 1,
             wants_usage=asked or not stream,
             cap_field=cap_field or _CAPS[0 if is_azure(path) or is_openai(model) else 1],
+            also=tuple(others),
+            tier=fields.tier_of(body, "service_tier"),
         )
 
     def prompt(self, request: Request) -> Prompt:
@@ -264,7 +274,7 @@ class OpenAIChat:
         """Text and usage of a whole response; an empty Reply when it is not the protocol's."""
         doc = fields.read_object(body)
         places = texts(doc.get("choices"), "message")
-        return Reply(deltas_of(places), read_usage(doc.get("usage")))
+        return Reply(deltas_of(places), read_usage(doc.get("usage")), fields.served(doc))
 
     def shorten_reply(self, request: Request, body: bytes, kept: Sequence[Delta]) -> bytes:
         """The whole response with its texts cut and ``finish_reason: "length"``."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote
 
 from streamguard.errors import StreamGuardError
 from streamguard.protocols import fields
@@ -14,20 +13,32 @@ from streamguard.usage import Usage
 DONE = b"data: [DONE]\n\n"
 
 _DEPLOYMENT = re.compile(r"/openai/deployments/([^/]+)/", re.IGNORECASE)
+_AZURE = re.compile(r"/openai/", re.IGNORECASE)
 _MODEL = re.compile(r"(?:ft:)?(?:gpt-|chatgpt-|codex-|o\d)", re.IGNORECASE)
 _TYPES = {400: "invalid_request_error", 413: "invalid_request_error", 415: "invalid_request_error",
           429: "insufficient_quota"}  # fmt: skip
 
 
-def deployment_of(body: Mapping[str, Any], path: str) -> str | None:
-    """The model that Azure's path names, where the body names none."""
-    found = None if body.get("model") else _DEPLOYMENT.search(unquote(path))
-    return found[1] if found else None
+def models_of(body: Mapping[str, Any], path: str) -> tuple[str, ...]:
+    """The models that may answer: a deployment in Azure's path decides, whatever the body says.
+
+    Raises:
+        ProtocolError: there is none, or a name is none.
+    """
+    found = _DEPLOYMENT.search(fields.spelled(path))
+    if found is None:
+        return fields.models_of(body)
+    return tuple(dict.fromkeys((found[1], *fields.others_of(body))))
 
 
 def is_azure(path: str) -> bool:
-    """Whether a path is of Azure's kind."""
-    return _DEPLOYMENT.search(path) is not None
+    """Whether a path names a deployment, as Azure's do."""
+    return _DEPLOYMENT.search(fields.spelled(path)) is not None
+
+
+def has_deployments(path: str) -> bool:
+    """Whether models may be deployments of Azure there, in the path or in the body."""
+    return _AZURE.search(fields.spelled(path)) is not None
 
 
 def is_openai(model: str) -> bool:

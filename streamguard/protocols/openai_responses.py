@@ -11,7 +11,7 @@ from streamguard.core.prompt import Prompt
 from streamguard.core.wire import Delta, EndReason, Reply, Request
 from streamguard.errors import ProtocolError, StreamGuardError
 from streamguard.protocols import fields
-from streamguard.protocols.openai_common import openai_error
+from streamguard.protocols.openai_common import models_of, openai_error
 from streamguard.protocols.responses_prompt import render
 from streamguard.protocols.slots import Slot, deltas_of, keep, objects
 from streamguard.protocols.streaming import JSONStream
@@ -29,7 +29,6 @@ _KINDS = {
 }
 """Kinds of ``response.<what>.delta``; every other ``<what>`` with text is a tool's input."""
 
-_NOT_TEXT = {"audio"}
 _FINAL = {"response.completed", "response.incomplete", "response.failed", "error"}
 _PARTS = {"output_text": "text", "refusal": "refusal", "reasoning_text": "text"}
 _INPUTS = {"function_call": "arguments", "mcp_call": "arguments", "custom_tool_call": "input",
@@ -120,7 +119,7 @@ class ResponsesStream(JSONStream):
             what, place = kind[len("response.") : -len(".delta")], _place(doc)
             if what in _KINDS:
                 yield Slot((index, f"{_KINDS[what]}:{place}"), doc, ("delta",))
-            elif what not in _NOT_TEXT:
+            elif what != "audio":
                 yield Slot((index, "tool"), doc, ("delta",))
 
     def observe(self, doc: dict[str, Any], name: str) -> bool:
@@ -130,6 +129,7 @@ class ResponsesStream(JSONStream):
         if response := fields.child(doc, "response"):
             self._started = True
             self._response = response
+            self._served = fields.served(response, self._served)
             self._reported = self._reported.merged(read_usage(response.get("usage")))
         self._ended = self._ended or kind in _FINAL or name == "error"
         index = fields.count(doc, "output_index") or 0
@@ -195,7 +195,7 @@ class ResponsesStream(JSONStream):
         place = {"item_id": item.get("id", ""), "output_index": index}
         content: list[dict[str, Any]] = []
         summary: list[dict[str, Any]] = []
-        done = dict(item)
+        done = {**item, "status": "incomplete"}
         for (at, what), pieces in sorted(self._open[index].items()):
             text = "".join(pieces)
             if what == "reasoning_summary_text":
@@ -216,7 +216,6 @@ class ResponsesStream(JSONStream):
             done["content"] = content
         elif fields.word(item) == "reasoning":
             done |= {"summary": summary, **({"content": content} if content else {})}
-        done["status"] = "incomplete"
         self._items[index] = done
         yield self._event("response.output_item.done", output_index=index, item=done)
 
@@ -253,15 +252,17 @@ class OpenAIResponses:
             raise ProtocolError("background responses cannot be metered; leave background out")
         if not isinstance(body.get("input", ""), (str, list, type(None))):
             raise ProtocolError("input must be a string or a list")
-        hidden = fields.opaque(body, "previous_response_id", "conversation", "prompt")
+        model, *others = models_of(body, path)
         return Request(
             protocol=self.name,
-            model=fields.name_of(body),
+            model=model,
             body=body,
             stream=fields.flag(body, "stream"),
             output_cap=fields.whole(body, "max_output_tokens"),
             cap_field="max_output_tokens",
-            opaque=hidden,
+            opaque=fields.opaque(body, "previous_response_id", "conversation", "prompt"),
+            also=tuple(others),
+            tier=fields.tier_of(body, "service_tier"),
         )
 
     def prompt(self, request: Request) -> Prompt:
@@ -280,14 +281,13 @@ class OpenAIResponses:
     def read_reply(self, request: Request, body: bytes) -> Reply:
         """Text and usage of a whole response; an empty Reply when it is not the protocol's."""
         doc = fields.read_object(body)
-        return Reply(deltas_of(_reply_slots(doc)), read_usage(doc.get("usage")))
+        return Reply(deltas_of(_reply_slots(doc)), read_usage(doc.get("usage")), fields.served(doc))
 
     def shorten_reply(self, request: Request, body: bytes, kept: Sequence[Delta]) -> bytes:
         """The whole response with its texts cut and ``status: "incomplete"``."""
         doc = fields.read_object(body)
         keep(_reply_slots(doc), kept)
-        doc["status"] = "incomplete"
-        doc["incomplete_details"] = {"reason": "max_output_tokens"}
+        doc |= {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
         return fields.write_json(doc)
 
     def refusal(self, error: StreamGuardError, numbers: Mapping[str, Any]) -> Mapping[str, Any]:

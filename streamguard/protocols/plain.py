@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from streamguard.core.sse import Event, EventSplitter, encode
-from streamguard.core.wire import Delta, EndReason, Frame, Request
+from streamguard.core.wire import Delta, EndReason, Frame, Request, Served
 from streamguard.errors import StreamGuardError
 from streamguard.protocols import fields
 from streamguard.protocols.fields import write_json
@@ -20,6 +20,7 @@ class PassedOn:
     """Bytes in which there is no output."""
 
     ended = False
+    served = Served()
 
     @property
     def reported(self) -> Usage:
@@ -93,6 +94,8 @@ def _begins(tail: bytes) -> bool:
 
 class TextEvents:
     """Server-sent events whose data is text, of whatever meaning: all of it is output."""
+
+    served = Served()
 
     def __init__(self, request: Request | None = None) -> None:
         self._splitter = EventSplitter()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from streamguard.core.sse import Event, EventSplitter, encode
-from streamguard.core.wire import Delta, Frame
+from streamguard.core.wire import Delta, Frame, Served
 from streamguard.protocols.fields import read_json, write_json
 from streamguard.protocols.slots import Slot, deltas_of, keep
 from streamguard.usage import Usage
@@ -35,6 +35,7 @@ class JSONStream(ABC):
     def __init__(self, splitter: Splitter | None = None) -> None:
         self._splitter = splitter or EventSplitter()
         self._reported = Usage()
+        self._served = Served()
         self._ended = False
         self._closed = False
 
@@ -42,6 +43,11 @@ class JSONStream(ABC):
     def reported(self) -> Usage:
         """Usage the provider reported so far; unknown fields are ``None``."""
         return self._reported
+
+    @property
+    def served(self) -> Served:
+        """Who answered, as far as the stream has told."""
+        return self._served
 
     @property
     def ended(self) -> bool:

@@ -10,7 +10,7 @@ from genai_prices.types import ModelPrice, TieredPrices
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamguard import catalog
+from streamguard import listings
 from streamguard.catalog import Catalog, ModelInfo, cost_nano, model_info
 from streamguard.core.pricing import Price, Prices
 from streamguard.errors import ConfigurationError
@@ -52,7 +52,7 @@ def test_cost_is_what_genai_prices_computes(found, moment, taken, made, cached, 
     theirs = listing.calc_price(
         ListedUsage(**reported), provider, genai_request_timestamp=moment
     ).total_price
-    ours = catalog._listed(listing, moment).cost(usage)
+    ours = listings.listed(listing, moment, "").cost(usage)
     assert ours == int((theirs * 10**9).to_integral_value(rounding=ROUND_CEILING))
 
 
@@ -129,7 +129,7 @@ def test_cached_tokens_are_charged_at_their_price():
 def test_unlisted_misses_are_not_remembered_for_ever():
     for number in range(5000):
         model_info(f"made-up-{number}")
-    assert catalog._find.cache_info().currsize <= 4096
+    assert listings.find.cache_info().currsize <= 4096
     assert not get_snapshot()._provider_misses
 
 
@@ -174,11 +174,43 @@ def test_a_free_override_is_zero_not_unknown():
         {"output_price": "-1"},
         {"output_price": "NaN"},
         {"cached_input_price": "Infinity"},
+        {"tiers": "priority"},
+        {"tiers": {"priority": "2.00"}},
     ],
 )
 def test_overrides_that_cannot_be_are_refused_by_name(given):
     with pytest.raises(ConfigurationError, match=f"model 'mine'.*{next(iter(given))}"):
         Catalog({"mine": given})
+
+
+def test_a_service_tier_has_its_own_prices_and_unknown_ones_have_none():
+    listed = Catalog()
+    assert listed.model_info("o3", tier="flex").output_rate == 4_000
+    assert listed.model_info("o3", tier="priority").output_rate == 14_000
+    assert listed.model_info("claude-fable-5-2", tier="fast").input_rate == 16_000
+    assert listed.cost_nano("o3", Usage(10, 1, None, 4), tier="flex") == 6_000 + 4 * 250 + 4_000
+    assert listed.cost_nano("o3", Usage(10, 1), tier="ultrafast") is None
+    assert listed.cost_nano("o3", Usage(10, 1), tier="priority", at=0) is None  # not yet listed
+    assert listed.cost_nano("no-such-model", Usage(10, 1), tier="priority") is None
+    assert listed.model_info("mistralai/mistral-large-4-0", tier="mistral/eu").input_rate is None
+
+
+def test_tiers_can_be_overridden_and_a_price_of_ones_own_is_no_tiers_price():
+    prices = {"input_price": "1", "output_price": "1"}
+    own = Catalog(
+        {
+            "o3": prices | {"tiers": {"Priority": {"input_price": "9", "output_price": "9"}}},
+            "gpt-4o": {"context_window": 1_000},
+            "o4-mini": {"tiers": {"priority": {"input_price": "9"}}},
+        }
+    )
+    assert own.cost_nano("o3", Usage(1, 1)) == 2_000
+    assert own.cost_nano("o3", Usage(1, 1), tier="priority") == 18_000
+    assert own.cost_nano("o3", Usage(1, 1), tier="flex") is None
+    assert own.model_info("gpt-4o", tier="priority").output_rate == 17_000
+    assert own.model_info("o4-mini", tier="priority").input_rate == 9_000
+    assert own.model_info("o4-mini", tier="priority").output_rate == 8_000
+    assert own.model_info("o4-mini").input_rate == 1_100
 
 
 @given(tokens)
@@ -190,14 +222,14 @@ def test_tiers_hold_for_all_tokens_above_their_start(taken):
 
 def test_a_call_can_have_a_price_of_its_own():
     price = ModelPrice(input_mtok=Decimal(1), output_mtok=Decimal(1), requests_kcount=Decimal(5))
-    assert catalog._convert(price).cost(Usage(0, 0)) == 5_000_000
+    assert listings.convert(price).cost(Usage(0, 0)) == 5_000_000
     tiered = TieredPrices(base=Decimal(1), tiers=[])
-    assert catalog._convert(ModelPrice(input_mtok=tiered)) == Prices(input=Price(10**12))
+    assert listings.convert(ModelPrice(input_mtok=tiered)) == Prices(input=Price(10**12))
 
 
 def test_reasoning_can_have_a_price_of_its_own():
     price = ModelPrice(
         input_mtok=Decimal(1), output_mtok=Decimal(8), output_reasoning_mtok=Decimal(3)
     )
-    assert catalog._convert(price).cost(Usage(10, 100, 40)) == 10_000 + 60 * 8000 + 40 * 3000
-    assert catalog._convert(price).cost(Usage(10, 100, 400)) == 10_000 + 100 * 3000
+    assert listings.convert(price).cost(Usage(10, 100, 40)) == 10_000 + 60 * 8000 + 40 * 3000
+    assert listings.convert(price).cost(Usage(10, 100, 400)) == 10_000 + 100 * 3000

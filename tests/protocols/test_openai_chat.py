@@ -85,11 +85,20 @@ def test_parsed():
     assert parse(stream=True, stream_options={"include_usage": True}).wants_usage
 
 
-def test_azure_names_the_model_in_the_path():
-    path = "/openai/deployments/My-GPT/chat/completions"
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/openai/deployments/My-GPT/chat/completions",
+        "//openai//deployments/./My-GPT/chat/completions?api-version=1",
+        "/openai%2Fdeployments%2fMy%2DGPT/chat/completions",
+        "/OpenAI\\Deployments/My-GPT/chat/completions/",
+    ],
+)
+def test_azures_path_names_the_model_whatever_the_body_says(path):
     body = {"messages": []}
     assert CHAT.parse(body, path).model == "My-GPT"
-    assert parse(path).model == "gpt-4o"
+    assert parse(path).model == "My-GPT"
+    assert CHAT.parse({**body, "model": 5}, path).cap_field == "max_completion_tokens"
     with pytest.raises(ProtocolError, match="model"):
         CHAT.parse(body, PATH)
 
