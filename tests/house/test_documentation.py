@@ -22,6 +22,7 @@ PAGES = [page for page in pages() if any(b.language == "python" for b in blocks(
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_blocks_of_a_page_run(page, monkeypatch, tmp_path):
     monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "none")
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page"}
     for block in blocks(page):
