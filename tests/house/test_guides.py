@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from anthropic import AsyncAnthropic
+from fastapi import FastAPI
 from openai import AsyncOpenAI
 from starlette.authentication import AuthCredentials, SimpleUser
 from starlette.middleware.authentication import AuthenticationMiddleware
@@ -61,25 +64,47 @@ async def guide(name: str) -> AsyncIterator[dict[str, Any]]:
 
 
 def _guide(name: str) -> dict[str, Any]:
+    return made(ROOT / "docs" / "how-to" / f"{name}.md")
+
+
+def made(page: Path, **changes: str) -> dict[str, Any]:
+    """The names that a page's code makes, with some figures changed."""
     names: dict[str, Any] = {"__name__": "page"}
-    for block in blocks(ROOT / "docs" / "how-to" / f"{name}.md"):
+    for block in blocks(page):
         if block.language == "python":
-            exec(compile(block.code, str(block), "exec"), names)
+            code = block.code
+            for name, figure in changes.items():
+                code = re.sub(rf"\b{name}=\d+", f"{name}={figure}", code)
+            exec(compile(code, str(block), "exec"), names)
     return names
+
+
+@contextmanager
+def serving(app: FastAPI, client: AsyncOpenAI) -> Iterator[str]:
+    """Serve an app; its client is closed on the loop that it was used on."""
+
+    @asynccontextmanager
+    async def lifespan(_app):
+        yield
+        await client.close()
+
+    app.router.lifespan_context = lifespan
+    with serve(app) as url:
+        yield url
+
+
+async def test_the_readmes_app(model):
+    names = made(ROOT / "README.md", output_tokens="3")
+    with serving(names["app"], names["model"]) as url:
+        async with httpx.AsyncClient(timeout=20) as client:
+            answer = await client.get(f"{url}/ask", params={"question": "Hello"})
+    assert (answer.status_code, answer.json()) == (200, "Noted.")
 
 
 async def test_a_guarded_client(model):
     async with guide("guard-a-client") as page, httpx.AsyncClient(timeout=20) as client:
         assert await page["ask"]("Hello") == NOTED
-        app = page["app"]
-
-        @asynccontextmanager
-        async def lifespan(app):
-            yield
-            await page["model"].close()  # on the loop that it was used on
-
-        app.router.lifespan_context = lifespan
-        with serve(app) as url:
+        with serving(page["app"], page["model"]) as url:
             sent = {"params": {"question": "Hello"}, "headers": {"x-tenant": "acme"}}
             answer = await client.post(f"{url}/ask", **sent)
             assert (answer.status_code, answer.json()) == (200, NOTED)
@@ -141,7 +166,7 @@ async def test_many_tenants(store):
     async with guide("multi-tenant") as page:
         make = page["app"]
 
-    def serving(url: str):
+    def guarded(url: str):
         app = make(url)
         app.add_middleware(AuthenticationMiddleware, backend=Proof())
         app.routes.append(Route("/v1/chat/completions", whole, methods=["POST"]))
@@ -154,7 +179,7 @@ async def test_many_tenants(store):
     try:
         if server:
             server.start()
-        with serve(serving(url)) as address:
+        with serve(guarded(url)) as address:
             path = f"{address}/v1/chat/completions"
             async with httpx.AsyncClient(timeout=30) as client:
 
