@@ -10,7 +10,7 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
@@ -95,7 +95,7 @@ class AsyncIo:
 
     async def read(self, response: Any, most: int) -> bytes:
         """Read whole."""
-        return _joined([part async for part in _capped(response.stream, most)])
+        return await _joined(aiter(response.stream), most)
 
     async def close(self, response: Any) -> None:
         """Close, also when this task is being cancelled."""
@@ -155,7 +155,7 @@ class SyncIo:
 
     async def read(self, response: Any, most: int) -> bytes:
         """Read whole."""
-        return _joined(list(_capped_now(response.stream, most)))
+        return await _joined(_awaited(response.stream), most)
 
     async def close(self, response: Any) -> None:
         """Close."""
@@ -231,21 +231,16 @@ def _running() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _joined(parts: list[bytes]) -> bytes:
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-async def _capped(parts: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
+async def _joined(parts: AsyncIterator[bytes], most: int) -> bytes:
+    taken = []
     async for part in parts:
         most -= len(part)
         if most < 0:
             raise TooLargeError
-        yield part
+        taken.append(part)
+    return b"".join(taken)
 
 
-def _capped_now(parts: Iterator[bytes], most: int) -> Iterator[bytes]:
+async def _awaited(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
     for part in parts:
-        most -= len(part)
-        if most < 0:
-            raise TooLargeError
         yield part

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 from streamguard.client.io import Io, LateError, run_now
 from streamguard.client.memo import Memo
 from streamguard.core.billing import Spent
+from streamguard.errors import TimeBudgetExceededError
 from streamguard.guard.call import Call
-from streamguard.guard.deadlines import Deadlines, TimeBudgetExceededError
+from streamguard.guard.deadlines import Deadlines
 from streamguard.guard.metered import MeteredStream
 
 
@@ -22,7 +24,7 @@ class Ending:
     left is read on in the background, so that the bill is known.
 
     Attributes:
-        outcome: how it ends where neither its bytes nor the allowance say.
+        last: what to hand on at the end, when the upstream has been closed.
     """
 
     def __init__(
@@ -34,15 +36,16 @@ class Ending:
         deadlines: Deadlines,
         drain_seconds: float,
     ) -> None:
-        self.memo = memo
-        self.metered = MeteredStream(call)
-        self.deadlines = deadlines
-        self.outcome = "cancelled"
+        self.last = b""
         self._call = call
         self._response = response
+        self._metered = MeteredStream(call)
+        self._memo = memo
         self._io = io
+        self._deadlines = deadlines
         self._drain_seconds = drain_seconds
         self._parts: Any = None
+        self._outcome = "cancelled"
         self._closed = False
 
     @property
@@ -55,23 +58,19 @@ class Ending:
         if self._closed:
             return
         self._closed = True
-        left = self.metered.spent(self.outcome).outcome == "cancelled"
+        left = self._metered.spent(self._outcome).outcome == "cancelled"
         if left and self._call.drains:
             self._io.later(self._read_on)
         else:
             await self._end()
 
     async def _read_on(self) -> None:
-        parts = self.parts if self._parts is None else self._parts
         try:
-            await self._io.drain(parts, self._note, self._drain_seconds)
+            await self._io.drain(self.parts, self.feed, self._drain_seconds)
         except Exception:  # noqa: BLE001, S110 - nobody waits for it any more
             pass
         finally:
             await self._end()
-
-    def _note(self, part: bytes) -> None:
-        self.memo.add(self.metered.feed(part))
 
     async def _end(self) -> None:
         try:
@@ -79,23 +78,49 @@ class Ending:
         finally:
             await self._io.guard(lambda: self._call.finish(self._spent()))
         headers = {"content-type": self._response.headers.get("content-type", "")}
-        self.memo.keep(self._call, {**dict(self._call.headers()), **headers})
+        self._memo.keep(self._call, {**dict(self._call.headers()), **headers})
+
+    @contextmanager
+    def reading(self) -> Iterator[MeteredStream]:
+        """While the upstream is read: how that ends is how the stream does."""
+        metered = self._metered
+        try:
+            yield metered
+            if not metered.over:
+                self._outcome = "completed"
+                self.last = metered.finish()
+                self._memo.add(self.last)
+        except TimeBudgetExceededError as error:
+            self.last = metered.time_out(error)
+        except Exception:
+            self._outcome = "upstream_error"
+            raise
+
+    def feed(self, part: bytes) -> bytes:
+        """What to hand on of the upstream's next part; when the stream is over, ``last`` has it."""
+        metered = self._metered
+        out = metered.feed(part)
+        if metered.over:
+            self.last = out
+            return b""
+        if self._memo.wanted:
+            self._memo.add(out)
+        return out
 
     async def more(self, size: int) -> None:
         """Hold more output before the next ``size`` bytes, where the budgets have it."""
-        await self._io.guard(lambda: self.metered.more(size))
+        await self._io.guard(lambda: self._metered.more(size))
 
     @property
     def parts(self) -> Any:
-        """What the upstream sends, an iterator of the client's kind.
+        """What the upstream sends: one iterator of the client's kind.
 
         Raises ``TimeBudgetExceededError`` while iterating, where the provider takes too long.
         """
-        upstream = self._response.stream
-        if self.deadlines.active:
-            timed = self._timed if self.asynchronous else self._timed_now
-            self._parts = timed(upstream)
-        else:
+        if self._parts is None:
+            upstream = self._response.stream
+            if self._deadlines.active:
+                upstream = self._timed(upstream) if self.asynchronous else self._timed_now(upstream)
             self._parts = aiter(upstream) if self.asynchronous else iter(upstream)
         return self._parts
 
@@ -103,28 +128,28 @@ class Ending:
         step = partial(anext, aiter(upstream))
         while True:
             try:
-                part = await self._io.by(self.deadlines.due, step)
+                part = await self._io.by(self._deadlines.due, step)
             except StopAsyncIteration:
                 return
             except LateError:
-                raise too_late(self.deadlines) from None
+                raise too_late(self._deadlines) from None
             yield part
             self._progress()
 
     def _timed_now(self, upstream: Any) -> Iterator[bytes]:
         # Looked at between two parts: blocking reads cannot be broken off.
         for part in upstream:
-            late = self.deadlines.lapsed(self._io.now())
+            late = self._deadlines.lapsed(self._io.now())
             if late is not None:
                 raise late
             yield part
             self._progress()
 
     def _progress(self) -> None:
-        self.deadlines.progress(self._io.now(), started=self.metered.handed_on)
+        self._deadlines.progress(self._io.now(), started=self._metered.handed_on)
 
     def _spent(self) -> Spent:
-        return replace(self.metered.spent(self.outcome), status=self._response.status_code)
+        return replace(self._metered.spent(self._outcome), status=self._response.status_code)
 
     def abandon(self) -> None:
         """Close from the garbage collector: nobody read the stream to its end or closed it."""
@@ -161,32 +186,20 @@ class _Stream:
 
 class _AsyncStream(_Stream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        ending, metered, memo = self._ending, self._ending.metered, self._ending.memo
-        out = b""
+        ending = self._ending
         try:
-            async for data in ending.parts:
-                if metered.wants_more(len(data)):
-                    await ending.more(len(data))
-                out = metered.feed(data)
-                if metered.over:
-                    break
-                if out:
-                    if memo.wanted:
-                        memo.add(out)
-                    yield out
-            else:
-                ending.outcome = "completed"
-                out = metered.finish()
-                memo.add(out)
-        except TimeBudgetExceededError as error:
-            out = metered.time_out(error)
-        except Exception:
-            ending.outcome = "upstream_error"
-            raise
+            with ending.reading() as metered:
+                async for data in ending.parts:
+                    if metered.wants_more(len(data)):
+                        await ending.more(len(data))
+                    if out := ending.feed(data):
+                        yield out
+                    elif metered.over:
+                        break
         finally:
             await ending.close()
-        if out:
-            yield out
+        if ending.last:
+            yield ending.last
 
     async def aclose(self) -> None:
         await self._ending.close()
@@ -194,32 +207,20 @@ class _AsyncStream(_Stream):
 
 class _SyncStream(_Stream):
     def __iter__(self) -> Iterator[bytes]:
-        ending, metered, memo = self._ending, self._ending.metered, self._ending.memo
-        out = b""
+        ending = self._ending
         try:
-            for data in ending.parts:
-                if metered.wants_more(len(data)):
-                    run_now(ending.more(len(data)))
-                out = metered.feed(data)
-                if metered.over:
-                    break
-                if out:
-                    if memo.wanted:
-                        memo.add(out)
-                    yield out
-            else:
-                ending.outcome = "completed"
-                out = metered.finish()
-                memo.add(out)
-        except TimeBudgetExceededError as error:
-            out = metered.time_out(error)
-        except Exception:
-            ending.outcome = "upstream_error"
-            raise
+            with ending.reading() as metered:
+                for data in ending.parts:
+                    if metered.wants_more(len(data)):
+                        run_now(ending.more(len(data)))
+                    if out := ending.feed(data):
+                        yield out
+                    elif metered.over:
+                        break
         finally:
             run_now(ending.close())
-        if out:
-            yield out
+        if ending.last:
+            yield ending.last
 
     def close(self) -> None:
         run_now(self._ending.close())

@@ -11,6 +11,8 @@ from support.servers import wait_until
 from support.texts import ENGLISH
 from support.upstream import Plan, count
 
+from streamguard.client import io
+
 pytestmark = pytest.mark.anyio
 
 CHAT = {"model": "gpt-4o", "messages": HELLO, "stream": True}
@@ -98,7 +100,7 @@ async def test_what_was_drained_is_remembered_whole(upstream):
         stream = await client.chat.completions.create(**CHAT)
         await anext(stream)
         await stream.close()
-        while not book.ended:
+        while io._tasks or not book.ended:
             await asyncio.sleep(0.005)
         again = await client.chat.completions.create(**CHAT)
         text = "".join([c.choices[0].delta.content or "" async for c in again if c.choices])
