@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Any
 
 from streamguard.errors import ConfigurationError
 from streamguard.facade import Guard
+from streamguard.gateway.live_door import Door
 from streamguard.gateway.places import line_of
 from streamguard.gateway.telling import told_by
 from streamguard.gateway.upstreams import Upstream
 from streamguard.guard.config import parse_config
 from streamguard.guard.settings import Settings
 from streamguard.limits import Limit
-from streamguard.sinks.configured import from_environment
+from streamguard.sinks.configured import from_environment, placed
 
 DEFAULT_STORE = "sqlite:///streamguard-budgets.db"
 """Budgets survive a restart."""
@@ -129,6 +131,7 @@ def parse_gateway(given: Mapping[str, Any]) -> GatewayConfig:
     tenants = _tenants(_table(own, "tenants"), plans)
     tell = _tell(own)
     settings = {key: _setting(key, own[key]) for key in _SETTINGS if key in own}
+    _check_settings(settings)
     limits = tuple(guard.pop("limits"))
     for name, plan in plans.items():
         _check_names(f"plans.{name}", (*limits, *plan))
@@ -238,3 +241,19 @@ def _setting(key: str, value: Any) -> Any:
     if not isinstance(value, str) and not 0 <= value <= 65_535:  # noqa: PLR2004
         raise ConfigurationError(f"{key}={value!r} must be between 0 and 65535")
     return from_environment(value, key)
+
+
+def _check_settings(given: Mapping[str, Any]) -> None:
+    """What opening them would find wrong; without the extra they need, the start tells of that."""
+    if given.get("live_page"):
+        with placed("live_page"):
+            Door(given["live_page"])
+    with suppress(ImportError):
+        from streamguard.gateway.keys import checked_url
+        from streamguard.sinks.ledger import LedgerSink
+
+        if given.get("keys"):
+            checked_url(given["keys"])
+        if given.get("ledger"):
+            with placed("ledger"):
+                LedgerSink(given["ledger"], spool=given.get("ledger_spool") or None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ UP = '[[upstreams]]\nurl = "http://h"\n'
 def read(tmp_path, monkeypatch):
     monkeypatch.setenv("KEYS_URL", "postgresql://keys")
     monkeypatch.setenv("OPENAI_KEY", "k1")
-    monkeypatch.setenv("PAGE", "secret")
+    monkeypatch.setenv("PAGE", "a long secret")
 
     def read(text: str) -> GatewayConfig:
         path = tmp_path / "gateway.toml"
@@ -83,7 +84,7 @@ def test_a_whole_file(read):
     assert config.upstreams[0].url == "https://api.openai.test"
     assert config.upstreams[1].auth() == ("api-key", "k1")
     assert (config.host, config.port, config.shutdown_seconds) == ("0.0.0.0", 9000, 2.5)
-    assert (config.keys, config.live_page) == ("postgresql://keys", "secret")
+    assert (config.keys, config.live_page) == ("postgresql://keys", "a long secret")
     assert config.guard["store"] == "redis://redis:6379/0"
     assert config.guard["reserve_output"] == 1024
     assert [limit.name for limit in config.limits_for("acme")] == ["one call"]
@@ -96,6 +97,11 @@ def test_the_ledger_may_stand_in_either_place(read):
     config = read(f"{UP}[tell]\nledger = 'postgresql://db/usage'\nspool = 'spool'\notel = true\n")
     assert (config.ledger, config.ledger_spool) == ("postgresql://db/usage", "spool")
     assert config.tell == {"otel": True}
+
+
+def test_a_file_is_read_where_the_databases_extra_is_missing(read, monkeypatch):
+    monkeypatch.setitem(sys.modules, "streamguard.gateway.keys", None)
+    assert read(f"keys = 'sqlite:///keys.db'\n{UP}").keys == "sqlite:///keys.db"
 
 
 def test_the_shortest_file(read):
@@ -147,6 +153,9 @@ def test_the_shortest_file(read):
         (f'port = "80"\n{UP}', 1, "port='80' must be a whole number"),
         (f"# a comment\nport = 70000\n{UP}", 2, "port=70000 must be between 0 and 65535"),
         (f"shutdown_seconds = -1\n{UP}", 1, "shutdown_seconds=-1 must be between"),
+        (f"live_page = 'short'\n{UP}", 1, "live_page: the live page's password has 5 characters"),
+        (f"\nkeys = 'keys.db'\n{UP}", 2, "keys= must be sqlite:///FILE or postgresql://USER@HOST"),
+        (f"ledger = 'usage.db'\n{UP}", 1, "ledger: a ledger is sqlite:///FILE"),
         (f"host = 5\n{UP}", 1, "host=5 must be a string"),
         (f"shutdown_seconds = '1'\n{UP}", 1, "shutdown_seconds='1' must be a number"),
         (f"live_pages = 'x'\n{UP}", 1, "unknown keys ['live_pages'], did you mean 'live_page'?"),
