@@ -98,7 +98,7 @@ def _ask(db: str, asked: dict[str, Any]) -> dict[str, Any]:
     except SQLAlchemyError as error:
         raise ConfigurationError(
             f"cannot read a usage ledger at {_shown(db)} ({type(error).__name__}); is it the one "
-            "that LedgerSink writes, and can it be reached?"
+            "that LedgerSink writes, can it be reached, and did this version's LedgerSink open it?"
         ) from error
     finally:
         engine.dispose()

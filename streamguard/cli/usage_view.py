@@ -56,6 +56,11 @@ def _totals(console: Console, totals: Found) -> None:
     )
     if totals["unpriced"]:
         console.print(f"{totals['unpriced']:,} calls have no known price and are not in the cost")
+    if totals["cached_tokens"] or totals["cache_write_tokens"]:
+        console.print(
+            f"of the input, {_number(totals['cached_tokens'])} tokens were read from a cache and "
+            f"{_number(totals['cache_write_tokens'])} written to one"
+        )
 
 
 def _table(

@@ -62,11 +62,18 @@ class Ledger:
         self._engine = engine
 
     def totals(self, period: Period = ALL) -> Answer:
-        """Calls by how they ended, tokens and cost."""
-        bounds = (func.min(_C.at).label("first"), func.max(_C.at).label("last"))
-        row = self._rows(select(*_figures(), *bounds).where(period.condition(), _BY_TIME))[0]
+        """Calls by how they ended, tokens and cost; tokens read from and written to caches."""
+        more = (
+            func.min(_C.at).label("first"),
+            func.max(_C.at).label("last"),
+            func.sum(_C.charged_cached).label("cached"),
+            func.sum(_C.charged_cache_write).label("written"),
+        )
+        row = self._rows(select(*_figures(), *more).where(period.condition(), _BY_TIME))[0]
         return {
             **_named(row),
+            "cached_tokens": _whole(row.cached),
+            "cache_write_tokens": _whole(row.written),
             "first_at": None if row.first is None else row.first / MICRO,
             "last_at": None if row.last is None else row.last / MICRO,
         }

@@ -13,6 +13,7 @@ TERMINAL = frozenset({"settled", "released", "refused", "retry_refused", "cached
 """Events that end a call: exactly one a call becomes a row. A cut is the outcome of a settled."""
 
 _MOST = 2**63 - 1
+_NOTHING = Usage()
 
 
 class UsageRow(msgspec.Struct, omit_defaults=True, gc=False):
@@ -63,6 +64,8 @@ class UsageRow(msgspec.Struct, omit_defaults=True, gc=False):
     attempt: int | None = None
     components: str | None = None
     detail: str | None = None
+    reported_cache_write: int | None = None
+    charged_cache_write: int | None = None
 
 
 COLUMNS = UsageRow.__struct_fields__
@@ -71,7 +74,7 @@ _decode = msgspec.json.Decoder(UsageRow).decode
 
 
 def _counts(usage: Usage) -> tuple[int | None, int | None, int | None, int | None]:
-    """The columns of a usage; what was written to a cache is in the cost."""
+    """The columns of a usage, but for what was written to a cache."""
     return (
         usage.input_tokens,
         usage.output_tokens,
@@ -97,8 +100,8 @@ def row_of(event: UsageEvent) -> UsageRow:
         _name(event.within),
         event.method,
         *_counts(event.counted),
-        *_counts(event.reported or Usage()),
-        *_counts(event.charged or Usage()),
+        *_counts(event.reported or _NOTHING),
+        *_counts(event.charged or _NOTHING),
         _size(event),
         event.cost_nano_usd,
         event.context_window,
@@ -115,6 +118,8 @@ def row_of(event: UsageEvent) -> UsageRow:
         event.attempt,
         _encode(event.components).decode() if event.components else None,
         _name(event.detail),
+        (event.reported or _NOTHING).cache_write_tokens,
+        (event.charged or _NOTHING).cache_write_tokens,
     )
 
 

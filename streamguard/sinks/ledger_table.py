@@ -65,10 +65,11 @@ _VERSION = Table(
 
 _FIGURES = ("event", "outcome", "charged_input", "charged_output", "cost_nano_usd")
 _TOP = USAGE.c.within.is_(None)
+_INDEXES: dict[str, Index] = {}
 
 
 def _index(name: str, *columns: str, where: object = _TOP) -> None:
-    Index(
+    _INDEXES[name] = Index(
         f"ix_streamguard_usage_{name}",
         *(USAGE.c[column] for column in columns),
         USAGE.c.within,  # SQLite asks for it again, though the index is of those without one
@@ -79,7 +80,7 @@ def _index(name: str, *columns: str, where: object = _TOP) -> None:
 
 for _name, _dimension in DIMENSIONS.items():
     _index(_name, _dimension, "at", *_FIGURES)
-_index("period", "at", *_FIGURES)
+_index("period", "at", *_FIGURES, "charged_cached", "charged_cache_write")
 _index("size", "total_tokens", "at")
 _index(
     "conversation",
@@ -95,9 +96,19 @@ _index(
     where=_TOP & USAGE.c.reported_input.is_not(None),
 )
 
+
+def _add_cache_writes(connection: Connection) -> None:
+    known = {column["name"] for column in inspect(connection).get_columns(USAGE.name)}
+    for name in ("reported_cache_write", "charged_cache_write"):
+        if name not in known:
+            connection.execute(text(f"ALTER TABLE {USAGE.name} ADD COLUMN {name} BIGINT"))
+    _INDEXES["period"].drop(connection, checkfirst=True)
+    _INDEXES["period"].create(connection)
+
+
 Step = Callable[[Connection], None]
-VERSION = 1
-STEPS: Mapping[int, Step] = {}
+VERSION = 2
+STEPS: Mapping[int, Step] = {2: _add_cache_writes}
 """From version to version: ``STEPS[n]`` makes a database of version n-1 one of version n."""
 
 

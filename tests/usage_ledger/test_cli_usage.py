@@ -131,6 +131,14 @@ def test_small_and_unknown_figures(database):
     assert "conversations whose prompt grew most\nnone" in result.stdout
 
 
+def test_what_caches_took_part_in_is_told(database):
+    fill(database, [settled(1, charged=Usage(100, 5))])
+    assert "cache" not in run(db=database).stdout
+    fill(database, [settled(2, charged=Usage(100, 5, None, None, 60))])
+    result = run(db=database)
+    assert "of the input, - tokens were read from a cache and 60 written to one" in result.stdout
+
+
 def test_nothing_in_the_period(db):
     result = run("--until", "2020-01-01", db=db)
     assert (result.exit_code, result.stdout) == (0, "no calls in this period\n")

@@ -38,7 +38,7 @@ def history(count=400):
             endpoint=rng.choice(["/v1/messages", "/v1/chat/completions"]),
             counted=Usage(counted, 20),
             reported=rng.choice([Usage(told, 21), Usage(told, None), None]),
-            charged=Usage(told, rng.randrange(900)),
+            charged=Usage(told, rng.randrange(900), None, *rng.choice([(7, None), (None, 3)])),
             method=rng.choice(["exact", "calibrated"]),
             cost_nano_usd=rng.choice([None, rng.randrange(10**9)]),
             outcome=rng.choice(["completed", "completed", "cut"]),
@@ -90,6 +90,16 @@ def events(period):
     return [event for event in TOP if keep(event)]
 
 
+def caches(events):
+    done = [event.charged for event in events if event.event == "settled"]
+    read = [usage.cached_tokens for usage in done if usage.cached_tokens]
+    written = [usage.cache_write_tokens for usage in done if usage.cache_write_tokens]
+    return {
+        "cached_tokens": sum(read) if read else None,
+        "cache_write_tokens": sum(written) if written else None,
+    }
+
+
 def figures(events):
     done = [event for event in events if event.event == "settled"]
     costs = [event.cost_nano_usd for event in done if event.cost_nano_usd is not None]
@@ -117,7 +127,7 @@ def test_totals(ledger, period, events):
         "first_at": min(event.at for event in events),
         "last_at": max(event.at for event in events),
     }
-    assert ledger.totals(period) == figures(events) | ends
+    assert ledger.totals(period) == figures(events) | caches(events) | ends
 
 
 @pytest.mark.parametrize("by", DIMENSIONS)
@@ -225,7 +235,7 @@ def test_history_holds_each_days_sums(ledger):
 def test_an_empty_ledger_knows_nothing(database):
     engine = filled(database, [])
     empty = Ledger(engine)
-    assert empty.totals() == figures([]) | {"first_at": None, "last_at": None}
+    assert empty.totals() == figures([]) | caches([]) | {"first_at": None, "last_at": None}
     assert empty.top("tenant") == empty.series(HOUR) == empty.outliers(0) == []
     assert empty.growth() == empty.drift() == empty.history(0) == []
     engine.dispose()

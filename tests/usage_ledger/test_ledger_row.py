@@ -15,7 +15,7 @@ from streamguard.sinks.ledger_table import USAGE
 from streamguard.usage import Usage, UsageEvent
 
 INTS = st.none() | st.integers(0, 2**63 - 1)
-USAGES = st.builds(Usage, INTS, INTS, INTS, INTS)
+USAGES = st.builds(Usage, INTS, INTS, INTS, INTS, INTS)
 TEXTS = st.none() | st.text(max_size=300)
 
 
@@ -27,8 +27,8 @@ def test_a_settled_call_keeps_all_its_figures():
     event = settled(
         7,
         counted=Usage(1, 2, 3, 4),
-        reported=Usage(5, 6, 7, 8),
-        charged=Usage(9, 10, 11, 12),
+        reported=Usage(5, 6, 7, 8, 13),
+        charged=Usage(9, 10, 11, 12, 14),
         components={"user": 1},
         within="sg-0",
         output_limit=500,
@@ -57,6 +57,8 @@ def test_a_settled_call_keeps_all_its_figures():
         reported_output=6,
         reported_reasoning=7,
         reported_cached=8,
+        reported_cache_write=13,
+        charged_cache_write=14,
         charged_input=9,
         charged_output=10,
         charged_reasoning=11,

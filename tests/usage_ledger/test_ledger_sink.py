@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 import structlog
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 from support.databases import POSTGRES, Proxy, postgres_schema
 from support.events import refused, settled
 
-from streamguard import Guard, Limit
+from streamguard import Guard, Limit, Usage
 from streamguard.errors import ConfigurationError
 from streamguard.sinks.ledger import LedgerSink
 from streamguard.sinks.ledger_database import connect
 from streamguard.sinks.ledger_queries import Ledger
-from streamguard.sinks.ledger_table import METADATA, USAGE, migrate, shown_url
+from streamguard.sinks.ledger_table import METADATA, USAGE, VERSION, migrate, shown_url
 from streamguard.sinks.ledger_writer import REJECTED
 from streamguard.sinks.report import Complaints
 
@@ -373,19 +373,50 @@ def test_a_password_is_not_shown():
 def test_an_older_database_is_brought_up_to_date_once(database):
     engine = connect(database)
     assert migrate(engine) == 0
-    assert migrate(engine) == 1
+    assert migrate(engine) == VERSION
     steps = {
-        2: lambda connection: connection.execute(
-            text(f"ALTER TABLE {USAGE.name} ADD COLUMN two TEXT")
-        ),
-        3: lambda connection: connection.execute(
-            text(f"ALTER TABLE {USAGE.name} ADD COLUMN three TEXT")
-        ),
+        VERSION + at: lambda connection, name=name: connection.execute(
+            text(f"ALTER TABLE {USAGE.name} ADD COLUMN {name} TEXT")
+        )
+        for at, name in ((1, "one"), (2, "two"))
     }
-    assert migrate(engine, version=3, steps=steps) == 1
-    assert migrate(engine, version=3, steps=steps) == 3
+    assert migrate(engine, version=VERSION + 2, steps=steps) == VERSION
+    assert migrate(engine, version=VERSION + 2, steps=steps) == VERSION + 2
     with engine.connect() as connection:
-        connection.execute(text(f"SELECT two, three FROM {USAGE.name}"))
+        connection.execute(text(f"SELECT one, two FROM {USAGE.name}"))
+    engine.dispose()
+
+
+def first_version(engine):
+    """The ledger as its first version was, with a row of that time."""
+    migrate(engine)
+    with engine.begin() as connection:
+        connection.execute(text("DROP INDEX ix_streamguard_usage_period"))
+        for name in ("reported_cache_write", "charged_cache_write"):
+            connection.execute(text(f"ALTER TABLE {USAGE.name} DROP COLUMN {name}"))
+        connection.execute(text("UPDATE streamguard_usage_version SET version = 1"))
+        row = "(at, request_id, event, charged_input) VALUES (5, 'sg-old', 'settled', 7)"
+        connection.execute(text(f"INSERT INTO {USAGE.name} {row}"))
+        connection.execute(text(f"CREATE INDEX ix_streamguard_usage_period ON {USAGE.name} (at)"))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_ledger_without_cache_writes_gets_them(database, new_sink, known):
+    engine = connect(database)
+    first_version(engine)
+    if known:  # somebody added one by hand
+        with engine.begin() as connection:
+            column = "charged_cache_write BIGINT"
+            connection.execute(text(f"ALTER TABLE {USAGE.name} ADD COLUMN {column}"))
+    written = Usage(100, 5, None, 20, 60)
+    run(new_sink(), settled(reported=written, charged=written))
+    totals = Ledger(engine).totals()
+    assert (totals["calls"], totals["input_tokens"]) == (2, 107)
+    assert (totals["cached_tokens"], totals["cache_write_tokens"]) == (20, 60)
+    assert migrate(engine) == VERSION
+    with engine.connect() as connection:
+        indexes = {one["name"]: one for one in inspect(connection).get_indexes(USAGE.name)}
+    assert "charged_cache_write" in indexes["ix_streamguard_usage_period"]["column_names"]
     engine.dispose()
 
 
@@ -398,8 +429,8 @@ def test_a_step_that_fails_changes_nothing(database):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        migrate(engine, version=2, steps={2: step})
-    assert migrate(engine) == 1
+        migrate(engine, version=VERSION + 1, steps={VERSION + 1: step})
+    assert migrate(engine) == VERSION
     with engine.connect() as connection, pytest.raises(Exception, match="two"):
         connection.execute(text(f"SELECT two FROM {USAGE.name}"))
     engine.dispose()
@@ -407,10 +438,10 @@ def test_a_step_that_fails_changes_nothing(database):
 
 def test_a_newer_database_is_refused(database, new_sink):
     engine = connect(database)
-    migrate(engine, version=1)
-    migrate(engine, version=2, steps={2: lambda _connection: None})
+    migrate(engine)
+    migrate(engine, version=VERSION + 1, steps={VERSION + 1: lambda _connection: None})
     engine.dispose()
-    with pytest.raises(ConfigurationError, match="version 2, this streamguard knows 1"):
+    with pytest.raises(ConfigurationError, match="version 3, this streamguard knows 2"):
         run(new_sink())
 
 
@@ -427,7 +458,7 @@ def test_processes_that_start_at_once_create_it_once(database):
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(found) == [0, 1, 1, 1]
+    assert sorted(found) == [0, VERSION, VERSION, VERSION]
 
 
 def test_postgresql_can_partition_the_table_by_time():
