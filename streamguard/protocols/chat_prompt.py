@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from streamguard.core.families import family_of, prompt_of
-from streamguard.core.json_text import as_list, as_map, as_text, maps, spaced
+from streamguard.core.json_text import as_list, as_map, as_text, maps
 from streamguard.core.prompt import Component, Part, Prompt
 from streamguard.protocols import openai_prompt as common
 
@@ -20,8 +20,7 @@ def render(body: Mapping[str, Any], model: str) -> Prompt:
     Raises:
         ProtocolError: a value is not JSON or nested too deeply.
     """
-    family = family_of(model)
-    return prompt_of(_Renderer(body, model).parts(), family)
+    return prompt_of(_Renderer(body, model).parts(), family_of(model))
 
 
 class _Renderer:
@@ -70,9 +69,7 @@ class _Renderer:
         message = self._messages[index]
         if as_text(message.get("name")) in _EXAMPLES:
             return "few_shot"
-        if as_text(message.get("role")) in common.SYSTEM_ROLES:
-            return "system"
-        return "user" if index >= self._turn else "history"
+        return common.component_of(message.get("role"), current=index >= self._turn)
 
     def _calls(self, message: Message) -> list[common.Call]:
         calls = [
@@ -105,8 +102,7 @@ class _Renderer:
 
     def _message(self, message: Message, component: Component) -> Iterator[Part]:
         role, name = as_text(message.get("role")), as_text(message.get("name"))
-        head = common.PER_MESSAGE + (self._dialect.channel if role == "assistant" else 0)
-        yield Part("overhead", text=f"{role}:{name}" if name else role, tokens=head)
+        yield common.head_part(role, self._dialect, name)
         content = list(common.content_parts(message.get("content"), component, self._model))
         joined = message is self._system and (self._functions or self._format)
         yield from _with_end(content, "\n\n") if joined else content
@@ -137,7 +133,7 @@ class _Renderer:
 
     def _response_format(self) -> Iterator[Part]:
         if not self._format:
-            yield from _unknown_format(self._body.get("response_format"))
+            yield from common.unknown_format(self._body.get("response_format"))
             return
         yield Part("response_format", text=self._format, tokens=self._dialect.schema)
         if self._dialect.joins and self._functions:
@@ -160,11 +156,6 @@ def _with_end(parts: list[Part], end: str) -> list[Part]:
             parts[index] = parts[index]._replace(text=parts[index].text + end)
             return parts
     return [*parts, Part("system", text=end)]
-
-
-def _unknown_format(value: Any) -> Iterator[Part]:
-    if as_text(as_map(value).get("type")) not in {"", "text", "json_object"}:
-        yield Part("response_format", text=spaced(value), tokens=40, bound=True)
 
 
 def _text_of(content: Any) -> str:

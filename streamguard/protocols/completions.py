@@ -12,9 +12,11 @@ from streamguard.protocols import fields
 from streamguard.protocols.completions_prompt import render
 from streamguard.protocols.openai_common import (
     DONE,
+    asking_for_usage,
     models_of,
     openai_error,
     read_usage,
+    wants_usage,
     write_usage,
 )
 from streamguard.protocols.slots import Slot, deltas_of, keep, objects
@@ -117,18 +119,17 @@ class Completions:
             ProtocolError: see ``WireProtocol.parse``.
         """
         fields.check_spelling(body)
-        stream = fields.flag(body, "stream")
-        asked = fields.flag(fields.mapping(body, "stream_options"), "include_usage")
+        seen = wants_usage(body)
         model, *others = models_of(body, path)
         each = max(fields.whole(body, "n") or 1, fields.whole(body, "best_of") or 1)
         return Request(
             protocol=self.name,
             model=model,
             body=body,
-            stream=stream,
+            stream=fields.flag(body, "stream"),
             output_cap=fields.whole(body, "max_tokens", least=0),
             choices=each * prompts_in(body.get("prompt"), "prompt"),
-            wants_usage=asked or not stream,
+            wants_usage=seen,
             cap_field="max_tokens",
             also=tuple(others),
             tier=fields.tier_of(body, "service_tier"),
@@ -142,8 +143,7 @@ class Completions:
         """The body to send; ``request.body`` itself when nothing has to change."""
         changes = fields.clamp(request, output_cap)
         if not request.wants_usage:
-            options = fields.mapping(request.body, "stream_options")
-            changes["stream_options"] = {**options, "include_usage": True}
+            changes |= asking_for_usage(request.body)
         return {**request.body, **changes} if changes else request.body
 
     def stream(self, request: Request) -> CompletionStream:

@@ -15,11 +15,13 @@ from streamguard.protocols import fields
 from streamguard.protocols.chat_prompt import render
 from streamguard.protocols.openai_common import (
     DONE,
+    asking_for_usage,
     is_azure,
     is_openai,
     models_of,
     openai_error,
     read_usage,
+    wants_usage,
     write_usage,
 )
 from streamguard.protocols.slots import Slot, deltas_of, drop_empty_calls, keep, objects
@@ -238,17 +240,16 @@ class OpenAIChat:
         fields.check_spelling(body)
         model, *others = models_of(body, path)
         fields.objects(body, "messages")
-        stream = fields.flag(body, "stream")
-        asked = fields.flag(fields.mapping(body, "stream_options"), "include_usage")
+        seen = wants_usage(body)
         cap_field = fields.one_of(body, *_CAPS)
         return Request(
             protocol=self.name,
             model=model,
             body=body,
-            stream=stream,
+            stream=fields.flag(body, "stream"),
             output_cap=fields.whole(body, cap_field) if cap_field else None,
             choices=fields.whole(body, "n") or 1,
-            wants_usage=asked or not stream,
+            wants_usage=seen,
             cap_field=cap_field or _CAPS[0 if is_azure(path) or is_openai(model) else 1],
             also=tuple(others),
             tier=fields.tier_of(body, "service_tier"),
@@ -262,8 +263,7 @@ class OpenAIChat:
         """The body to send; ``request.body`` itself when nothing has to change."""
         changes = fields.clamp(request, output_cap)
         if not request.wants_usage and not _MISTRAL.fullmatch(request.model):
-            options = request.body.get("stream_options") or {}
-            changes["stream_options"] = {**options, "include_usage": True}
+            changes |= asking_for_usage(request.body)
         return {**request.body, **changes} if changes else request.body
 
     def stream(self, request: Request) -> ChatStream:

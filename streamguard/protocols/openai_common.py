@@ -46,6 +46,22 @@ def is_openai(model: str) -> bool:
     return _MODEL.match(model.rsplit("/", 1)[-1]) is not None
 
 
+def wants_usage(body: Mapping[str, Any]) -> bool:
+    """Whether the client is to see the usage: in a stream only where it asked for it.
+
+    Raises:
+        ProtocolError: a flag that is none.
+    """
+    stream = fields.flag(body, "stream")
+    return fields.flag(fields.mapping(body, "stream_options"), "include_usage") or not stream
+
+
+def asking_for_usage(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The change by which a stream reports its usage."""
+    options = fields.mapping(body, "stream_options")
+    return {"stream_options": {**options, "include_usage": True}}
+
+
 def read_usage(usage: Any) -> Usage:
     """OpenAI's usage object. Where the total is more than its two parts (xAI, Gemini), the rest
     is output: reasoning that was left out.

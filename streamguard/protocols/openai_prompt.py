@@ -113,6 +113,19 @@ def namespace_parts(functions: Sequence[Mapping[str, Any]], dialect: Dialect) ->
         yield Part("tools", tokens=typescript.ENDLESS, bound=True)
 
 
+def component_of(role: Any, *, current: bool) -> Component:
+    """What a message belongs to; ``current``: to the turn that is to be answered."""
+    if as_text(role) in SYSTEM_ROLES:
+        return "system"
+    return "user" if current else "history"
+
+
+def head_part(role: str, dialect: Dialect, name: str = "") -> Part:
+    """A message's head: who speaks, and what stands around it."""
+    tokens = PER_MESSAGE + (dialect.channel if role == "assistant" else 0)
+    return Part("overhead", text=f"{role}:{name}" if name else role, tokens=tokens)
+
+
 def opaque_tool(tool: Any, allowance: int) -> Part:
     """A tool whose text only the provider knows: its JSON and an allowance."""
     return Part("tools", text=spaced(tool), tokens=allowance, bound=True)
@@ -124,6 +137,12 @@ def format_text(schema: Mapping[str, Any]) -> str:
     comment = f"// {described}\n" if described else ""
     text = compact(billed_schema(schema.get("schema")), ascii_only=True)
     return f"# Response Formats\n\n## {name}\n\n{comment}{text}"
+
+
+def unknown_format(given: Any) -> Iterator[Part]:
+    """A response format of no known type: its JSON, at most."""
+    if as_text(as_map(given).get("type")) not in {"", "text", "json_object"}:
+        yield Part("response_format", text=spaced(given), tokens=40, bound=True)
 
 
 def billed_schema(schema: Any, depth: int = 0) -> Any:

@@ -44,8 +44,7 @@ def render(body: Mapping[str, Any], model: str) -> Prompt:
     Raises:
         ProtocolError: a value is not JSON or nested too deeply.
     """
-    family = family_of(model)
-    return prompt_of(_Renderer(body, model).parts(), family)
+    return prompt_of(_Renderer(body, model).parts(), family_of(model))
 
 
 class _Renderer:
@@ -100,9 +99,8 @@ class _Renderer:
         return self._items[start:end]
 
     def _component(self, index: int) -> Component:
-        if as_text(self._items[index].get("role")) in common.SYSTEM_ROLES:
-            return "system"
-        return "user" if index >= self._turn else "history"
+        role = self._items[index].get("role")
+        return common.component_of(role, current=index >= self._turn)
 
     def _call(self, calls: list[Item], results: list[Item], component: Component) -> Iterator[Part]:
         made = [common.call_of(call, rewrite=False) for call in calls]
@@ -135,9 +133,7 @@ class _Renderer:
             yield from self._opaque(item, component)
 
     def _message(self, item: Item, component: Component) -> Iterator[Part]:
-        role = as_text(item.get("role"))
-        head = common.PER_MESSAGE + (self._dialect.channel if role == "assistant" else 0)
-        yield Part("overhead", text=role, tokens=head)
+        yield common.head_part(as_text(item.get("role")), self._dialect)
         yield from common.content_parts(item.get("content"), component, self._model)
 
     def _reasoning(self, item: Item, component: Component, index: int) -> Iterator[Part]:
@@ -177,8 +173,8 @@ class _Renderer:
         if given.get("type") == "json_schema":
             text = common.format_text(given)
             yield Part("response_format", text=text, tokens=self._dialect.schema)
-        elif as_text(given.get("type")) not in {"", "text", "json_object"}:
-            yield Part("response_format", text=spaced(given), tokens=40, bound=True)
+        else:
+            yield from common.unknown_format(given)
 
 
 def encrypted_tokens(secret: str) -> int:
