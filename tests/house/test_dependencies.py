@@ -62,7 +62,8 @@ def test_the_package_imports_what_it_declares():
 
 @pytest.mark.parametrize("folder", ["tests", "examples", "benchmarks"])
 def test_tests_import_what_their_group_declares(folder):
-    optional = {"atheris", "limits", "matplotlib", "uvloop"}  # benchmarks take them if installed
+    # Benchmarks take them if installed, and one guide is tried with its frameworks beside the tests.
+    optional = {"agents", "atheris", "limits", "matplotlib", "pydantic_ai", "uvloop"}
     assert undeclared(ROOT / folder, RUNTIME | TESTS) <= optional
 
 
