@@ -62,7 +62,7 @@ def test_the_package_imports_what_it_declares():
 
 @pytest.mark.parametrize("folder", ["tests", "examples", "benchmarks"])
 def test_tests_import_what_their_group_declares(folder):
-    # Benchmarks take them if installed, and one guide is tried with its frameworks beside the tests.
+    # Benchmarks take them if installed; one guide is tried with its frameworks.
     optional = {"agents", "atheris", "limits", "matplotlib", "pydantic_ai", "uvloop"}
     assert undeclared(ROOT / folder, RUNTIME | TESTS) <= optional
 
