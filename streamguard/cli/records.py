@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from streamguard.cli.ledger import opened
 from streamguard.core.replay import Record
 from streamguard.errors import ConfigurationError
 from streamguard.limits import DIMENSIONS
@@ -103,24 +104,14 @@ def from_ledger(url: str, since: float | None, until: float | None) -> Iterator[
     Raises:
         ConfigurationError: no ledger there, or it cannot be read.
     """
-    try:
+    with opened(url, ", or a log as FILE") as engine:
         from sqlalchemy import select
-        from sqlalchemy.exc import SQLAlchemyError
 
-        from streamguard.sinks.ledger_database import connect, file_of
         from streamguard.sinks.ledger_queries import Period
-        from streamguard.sinks.ledger_table import USAGE, shown_url
-    except ImportError as error:
-        raise ConfigurationError("the ledger needs pip install 'streamguard[sql]'") from error
-    file = file_of(url)
-    if file is not None and not file.is_file():
-        raise ConfigurationError(f"no usage ledger at {file}; name it with --db, or a log as FILE")
-    query = select(USAGE).where(USAGE.c.event == "settled", Period(since, until).condition())
-    try:
-        with connect(url).connect() as database:
+        from streamguard.sinks.ledger_table import USAGE
+
+        query = select(USAGE).where(USAGE.c.event == "settled", Period(since, until).condition())
+        with engine.connect() as database:
             rows = database.execution_options(yield_per=10_000).execute(query).mappings()
             found = [each for row in rows for each in _record(dict(row), "the ledger")]
-    except SQLAlchemyError as error:
-        message = f"cannot read a usage ledger at {shown_url(url)} ({type(error).__name__})"
-        raise ConfigurationError(message) from error
     yield from sorted(found, key=lambda record: record.at)

@@ -9,15 +9,12 @@ from typing import Any
 
 import click
 
+from streamguard.cli.ledger import ledger_options, step_of
 from streamguard.cli.records import from_ledger, from_lines
-from streamguard.cli.usage import DEFAULT_DB, Moment
 from streamguard.core.replay import Policy, Record, Replay, Replayed
 from streamguard.core.replay_totals import Totals
 from streamguard.limits import DIMENSIONS
 from streamguard.usage import Usage
-
-_STEPS = {"minute": 60, "hour": 3_600, "day": 86_400}
-_FINE = 3 * 86_400
 
 
 @click.command()
@@ -28,19 +25,8 @@ _FINE = 3 * 86_400
     type=click.Path(path_type=Path),
     help="The limits to try: a guard's TOML file.",
 )
-@click.option(
-    "--db",
-    envvar="STREAMGUARD_DB",
-    default=DEFAULT_DB,
-    show_default=True,
-    show_envvar=True,
-    help="The ledger, where no FILE is given.",
-)
-@click.option("--since", type=Moment(), help="Calls from then on: 24h, 7d, 2026-11-24, ….")
-@click.option("--until", type=Moment(), help="Calls before then.")
+@ledger_options
 @click.option("--by", type=click.Choice(DIMENSIONS), default="tenant", show_default=True)
-@click.option("--top", default=10, show_default=True, type=click.IntRange(1, 1000))
-@click.option("--every", type=click.Choice(list(_STEPS)), help="The plot's step; fitted if absent.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def simulate(file: Path | None, config: Path, as_json: bool, **asked: Any) -> None:
     """Replay recorded usage (a log FILE, or the ledger) against another set of limits.
@@ -75,8 +61,7 @@ def _records(file: Path | None, asked: dict[str, Any]) -> list[Record]:
 
 def _replayed(records: Sequence[Record], config: Path, asked: dict[str, Any]) -> dict[str, Any]:
     spread = records[-1].at - records[0].at if records else 0
-    step = _STEPS[asked["every"] or ("hour" if spread <= _FINE else "day")]
-    totals = Totals(asked["by"], step)
+    totals = Totals(asked["by"], step_of(asked["every"], spread))
     for found in _run(records, config):
         totals.add(found)
     return totals.as_dict(asked["top"])

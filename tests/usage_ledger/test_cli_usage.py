@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.events import START, refused, settled
 
 from streamguard import Usage, cli
-from streamguard.cli.usage import Moment
+from streamguard.cli.ledger import Moment
 from streamguard.cli.usage_plot import HEIGHT, WIDTH, chart, columns, merged, steps
 from streamguard.identity import Identity
 from streamguard.sinks.ledger_database import Inserter, connect
