@@ -17,7 +17,6 @@ from streamguard.tokenizers import get_tokenizer
 
 PAGE = ROOT / "docs" / "tutorial" / "first-guarded-app.md"
 CHANGES = re.compile(r"in \d+ s")  # how long until the budget has room again
-WAITS = "until curl -s -o /dev/null localhost:{port}; do sleep 0.05; done\n"
 
 
 def of(language: str) -> list[str]:
@@ -34,8 +33,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
     install, start, *rest = of("sh")
     assert "pip install" in install
     again = 'ask key-of-bolt "$essay"\n'
-    script = start.replace("sleep 3\n", WAITS.format(port=9000) + WAITS.format(port=8000))
-    script += "\n".join(rest) + again + "kill %1 %2\nwait\npython - <<'END'\n"
+    script = start + "\n".join(rest) + again + "kill %1 %2\nwait\npython - <<'END'\n"
     script += f"from app import guard\n{ask}END\n"
     for port in ("8000", "9000"):
         script = script.replace(port, str(free_port()))
