@@ -6,16 +6,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from streamguard.cli.usage_view import wide_console
 
 
 def show(found: Mapping[str, Any]) -> None:
     """Print the store, the limits in words and dollars, the settings, the warnings."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=160)
+    console = wide_console()
     store = found["store"]
     state = "answers" if store["ok"] else f"does not work: {store['problem']}"
     console.print(f"{found['config']}: valid; store {store['kind']} {state}", markup=False)

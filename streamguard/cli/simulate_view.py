@@ -9,16 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from streamguard.cli.usage_plot import chart
-from streamguard.cli.usage_view import dollars
+from streamguard.cli.usage_view import dollars, wide_console
 
 Found = Mapping[str, Any]
 
 
 def show(found: Found) -> None:
     """Print the totals, the limits that acted, the parts, and both plots."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=160)
+    console = wide_console()
     totals = found["totals"]
     if not totals["calls"]:
         console.print("no settled calls to replay")

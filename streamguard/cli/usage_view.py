@@ -25,11 +25,15 @@ _MANY = 5
 _GROWTH = ("conversation", "tenant", "user", "feature", "model", "calls", "input_tokens")
 
 
+def wide_console() -> Console:
+    """The terminal, or lines long enough for a table where the output goes elsewhere."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
+
+
 def show(found: Found) -> None:
     """Print what was asked for."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=160)
+    console = wide_console()
     if not found["totals"]["calls"]:
         console.print("no calls in this period")
         return

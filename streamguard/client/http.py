@@ -16,14 +16,16 @@ from streamguard.identity import Identity
 _LIBRARIES = ("httpx2", "httpx")
 
 
-class GuardedTransport:
-    """Guards what an asynchronous client sends. Its own transport does the sending."""
-
+class _Guarded:
     def __init__(self, inner: Any, flow: Flow, owner: Any) -> None:
         """``owner`` is the client the ``inner`` transport belongs to: it closes it."""
         self.inner = inner
         self._flow = flow
         self._owner = owner
+
+
+class GuardedTransport(_Guarded):
+    """Guards what an asynchronous client sends. Its own transport does the sending."""
 
     async def handle_async_request(self, request: Any) -> Any:
         """One request, guarded."""
@@ -46,14 +48,8 @@ class GuardedTransport:
         await self.inner.__aexit__(kind, error, traceback)
 
 
-class SyncGuardedTransport:
+class SyncGuardedTransport(_Guarded):
     """Guards what a synchronous client sends."""
-
-    def __init__(self, inner: Any, flow: Flow, owner: Any) -> None:
-        """See ``GuardedTransport``."""
-        self.inner = inner
-        self._flow = flow
-        self._owner = owner
 
     def handle_request(self, request: Any) -> Any:
         """One request, guarded."""
@@ -115,7 +111,7 @@ def guard_http(
 
 def is_guarded(client: Any) -> bool:
     """Whether an HTTP client was made by ``guard_http``."""
-    return isinstance(client._transport, (GuardedTransport, SyncGuardedTransport))
+    return isinstance(client._transport, _Guarded)
 
 
 class _PerLoop:
