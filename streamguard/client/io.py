@@ -113,7 +113,11 @@ class AsyncIo:
         return self._loop.time()
 
     async def by(self, due: float, work: Callable[[], Awaitable[T]]) -> T:
-        """Do it, and break it off when it is due."""
+        """Do it, and break it off when it is due.
+
+        Raises:
+            LateError: it was not done by then.
+        """
         if due == math.inf:
             return await work()
         with anyio.CancelScope(deadline=due):
@@ -192,7 +196,11 @@ class SyncIo:
 
 
 def run_now(flow: Coroutine[Any, Any, T]) -> T:
-    """Drive a flow over ``SyncIo`` to its end."""
+    """Drive a flow over ``SyncIo`` to its end.
+
+    Raises:
+        RuntimeError: the flow waits for something that is not ``SyncIo``'s.
+    """
     try:
         flow.send(None)
     except StopIteration as stop:

@@ -18,7 +18,11 @@ _PERSON = ("tenant", "user")
 
 
 class ContextShare:
-    """A call filled more than ``share`` of its model's context window."""
+    """A call filled more than ``share`` of its model's context window.
+
+    Raises:
+        ConfigurationError: ``share`` does not lie between 0 and 1.
+    """
 
     name = "context_share"
 
@@ -75,6 +79,9 @@ class DailyGrowth:
 
     Days are UTC; a quiet day counts as 0. It needs seven days of history, in which something
     was used. ``at_least`` tokens a day are needed to be worth telling.
+
+    Raises:
+        ConfigurationError: ``factor`` is not above 1.
     """
 
     name = "daily_growth"
@@ -111,7 +118,11 @@ class DailyGrowth:
 
 
 class DailySpend:
-    """A scope spent more than ``usd`` US dollars in a UTC day."""
+    """A scope spent more than ``usd`` US dollars in a UTC day.
+
+    Raises:
+        ConfigurationError: ``usd`` is no amount.
+    """
 
     name = "daily_spend"
 
@@ -175,7 +186,11 @@ class Refused:
 
 
 class UserBurst:
-    """A user made more than ``calls`` calls within ``seconds``."""
+    """A user made more than ``calls`` calls within ``seconds``.
+
+    Raises:
+        ConfigurationError: a figure is not above 0.
+    """
 
     name = "user_burst"
 
@@ -230,6 +245,9 @@ class Runaway:
     """A conversation whose input grew with each of ``calls`` calls, ``factor`` times over.
 
     Every chat grows; one that nobody trims reaches ``at_least`` input tokens.
+
+    Raises:
+        ConfigurationError: fewer than 2 calls, or a factor below 1.
     """
 
     name = "runaway_conversation"

@@ -37,6 +37,9 @@ class ComponentBudget:
         priority: who is served first, highest first.
         keep: which messages to keep first, see ``planning_keep``.
         turns: keep or drop a question and all that follows it together.
+
+    Raises:
+        ConfigurationError: figures that cannot be, or a summary of what does not grow.
     """
 
     name: str

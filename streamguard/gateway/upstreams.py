@@ -33,6 +33,9 @@ class Upstream:
             (Azure: ``api-key``).
         name: in errors; the host where it has none.
         key: read from the environment.
+
+    Raises:
+        ConfigurationError: no such family, a URL that is none, or a variable that is not set.
     """
 
     url: str

@@ -37,6 +37,9 @@ class Queue:
         max_wait: seconds after which a call that waits is refused.
         priority: a number for an identity; higher goes first. Within one priority tenants take
             turns.
+
+    Raises:
+        ConfigurationError: a figure is not above 0.
     """
 
     capacity: int = 100
@@ -61,6 +64,9 @@ class Cache:
         max_bytes: of all answers; the least recently used go.
         max_answer: bytes of the largest answer that is kept.
         any_temperature: keep answers to requests that do not ask for temperature 0 as well.
+
+    Raises:
+        ConfigurationError: a figure is not above 0, or one answer may be larger than all.
     """
 
     ttl: float = 300.0
@@ -119,6 +125,9 @@ class Settings:
         first_token_seconds: time budget until the first output; ``None`` is no limit.
         idle_seconds: time budget between two pieces of a stream.
         stream_seconds: time budget of a whole response.
+
+    Raises:
+        ConfigurationError: a word that is no policy, or a figure that cannot work.
     """
 
     limits: Sequence[Limit] | LimitSource = ()

@@ -175,7 +175,11 @@ def _webhook(given: Any, where: str) -> Webhook:
 
 @contextmanager
 def placed(where: str) -> Iterator[None]:
-    """Errors in here are told with their place."""
+    """Errors in here are told with their place.
+
+    Raises:
+        ConfigurationError: what was raised in here, with ``where`` before its message.
+    """
     try:
         yield
     except ConfigurationError as error:

@@ -121,7 +121,11 @@ class RedisStore:
         return all(answers)
 
     async def settle(self, reservation: str, amounts: Sequence[int]) -> Sequence[Balance]:
-        """See ``ledger.settle``."""
+        """See ``ledger.settle``.
+
+        Raises:
+            ValueError: not one amount for each demand.
+        """
         call = await self._find(reservation)
         if call is None:
             return ()

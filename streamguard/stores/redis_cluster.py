@@ -36,7 +36,8 @@ class ClusterPipe:
         """The reply to ``GET key`` or ``EVAL(SHA) script count key …``.
 
         Raises:
-            RedisError: the node's error, or the slot's master could not be found.
+            RedisError: the node's error.
+            RedisConnectionError: the slot's master could not be found.
         """
         slot = key_slot(str(words[3] if str(words[0]).startswith("EVAL") else words[1]).encode())
         place, asking = await self._master(slot), False

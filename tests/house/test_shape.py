@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import statistics
 
-from support.repo import PACKAGE, ROOT, functions, modules, undocumented
+from support.repo import PACKAGE, ROOT, functions, modules, unannounced, undocumented
 
 MAX_FUNCTION, MEDIAN_FUNCTION, P90_FUNCTION, MAX_FILE = 60, 8, 25, 300
 
@@ -28,6 +28,10 @@ def test_folders_are_one_deep():
 
 def test_everything_public_has_a_docstring():
     assert list(undocumented()) == []
+
+
+def test_errors_that_are_raised_are_documented():
+    assert list(unannounced()) == []
 
 
 def test_the_layout_table_lists_every_file_with_what_it_is_for():

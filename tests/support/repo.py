@@ -73,6 +73,45 @@ def _without_docstring(node: ast.AST, where: str) -> Iterator[str]:
             yield from _without_docstring(child, f"{where}:{child.name}")
 
 
+def unannounced() -> Iterator[str]:
+    """Errors that a public function raises itself and no docstring of it or its class names.
+
+    Commands are left out: theirs is what ``--help`` shows. So are errors of a wrong type.
+    """
+    for path in modules():
+        if path.parent.name != "cli":
+            for error in _raised_untold(ast.parse(path.read_text()), ""):
+                yield f"{path.relative_to(ROOT)}:{error}"
+
+
+_OF_PYTHON = {"AttributeError", "NotImplementedError", "StopAsyncIteration", "TypeError"}
+_SCOPES = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+def _raised_untold(node: ast.AST, told: str) -> Iterator[str]:
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, _SCOPES[:3]):
+            continue
+        public = not child.name.startswith("_")
+        words = told + (ast.get_docstring(child) or "")
+        if isinstance(child, ast.ClassDef) and public:
+            yield from _raised_untold(child, words)
+        elif public or child.name in {"__init__", "__post_init__"}:
+            untold = {name for name in _raised(child) if name not in words} - _OF_PYTHON
+            yield from (f"{child.name} raises {name}" for name in sorted(untold))
+
+
+def _raised(node: ast.AST) -> Iterator[str]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, _SCOPES):
+            continue
+        if isinstance(child, ast.Raise) and child.exc is not None:
+            what = child.exc.func if isinstance(child.exc, ast.Call) else child.exc
+            if isinstance(what, ast.Name) and what.id[0].isupper():
+                yield what.id
+        yield from _raised(child)
+
+
 class Block(NamedTuple):
     """A fenced code block of a Markdown file."""
 
