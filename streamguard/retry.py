@@ -24,11 +24,11 @@ from streamguard.errors import (
     StreamGuardError,
     WindowBudgetExceededError,
 )
-from streamguard.guard.advice import told_wait, transient
 from streamguard.guard.engine import Engine
 from streamguard.guard.numbers import LONGEST_RETRY_AFTER
-from streamguard.guard.tally import Tally, current_tally
-from streamguard.guard.upstream import oversized_error, status_of
+from streamguard.guard.provider_errors import oversized_error, status_of
+from streamguard.guard.retry_advice import told_wait, transient
+from streamguard.guard.retry_tally import Tally, current_tally
 
 Sleep = Callable[[float], Awaitable[None]]
 

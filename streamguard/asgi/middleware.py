@@ -22,11 +22,11 @@ from streamguard.errors import (
     StoreUnavailableError,
     StreamGuardError,
 )
-from streamguard.guard.assess import new_request_id
 from streamguard.guard.context import identity_source
 from streamguard.guard.engine import Engine
 from streamguard.guard.numbers import refusal_headers, refusal_numbers
 from streamguard.guard.shape import may_be_object
+from streamguard.guard.subject import new_request_id
 from streamguard.identity import ANONYMOUS, Identity
 from streamguard.protocols import normal_path, protocol_for_path, protocol_named, stream_named
 

@@ -7,9 +7,9 @@ import anyio
 from streamguard.asgi.body import ClientGone, gone
 from streamguard.asgi.types import Receive
 from streamguard.core.billing import Spent
-from streamguard.guard.assess import Subject
 from streamguard.guard.call import Call
 from streamguard.guard.engine import Engine
+from streamguard.guard.subject import Subject
 
 
 async def unless_gone(guard: Engine, subject: Subject, receive: Receive) -> Call:

@@ -14,7 +14,7 @@ from streamguard.errors import TimeBudgetExceededError
 from streamguard.guard.call import Call
 from streamguard.guard.metered import MAX_WHOLE_BYTES, MeteredStream, Mode, measured, mode_of
 from streamguard.guard.numbers import refusal_numbers
-from streamguard.guard.upstream import MAX_ERROR_BYTES, oversized_reply
+from streamguard.guard.provider_errors import MAX_ERROR_BYTES, oversized_reply
 
 
 class Responder:

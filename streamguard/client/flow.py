@@ -15,15 +15,15 @@ from streamguard.core.billing import Spent
 from streamguard.core.strict_json import dumps, loads
 from streamguard.core.wire import WireProtocol
 from streamguard.errors import ProtocolError, StreamGuardError, UnsupportedBodyError
-from streamguard.guard.assess import new_request_id
 from streamguard.guard.call import Call
 from streamguard.guard.counter import BIG
 from streamguard.guard.deadlines import Deadlines
 from streamguard.guard.engine import Engine
 from streamguard.guard.metered import MAX_WHOLE_BYTES, measured, mode_of
 from streamguard.guard.numbers import refusal_headers, refusal_numbers
+from streamguard.guard.provider_errors import MAX_ERROR_BYTES, failed, oversized_reply
 from streamguard.guard.shape import looks_like_chat
-from streamguard.guard.upstream import MAX_ERROR_BYTES, failed, oversized_reply
+from streamguard.guard.subject import new_request_id
 from streamguard.identity import Identity
 from streamguard.protocols import protocol_for_path, protocol_named
 

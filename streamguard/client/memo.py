@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from streamguard.core.answers import Answer
-from streamguard.guard.answers import Answers
-from streamguard.guard.assess import Subject
+from streamguard.guard.answer_cache import Answers
 from streamguard.guard.call import Call
 from streamguard.guard.context import current_call
+from streamguard.guard.subject import Subject
 
 _REPEATED = ("content-type", "x-streamguard-model", "x-streamguard-trimmed")
 

@@ -21,7 +21,7 @@ from streamguard.guard.call import Call
 from streamguard.guard.deadlines import Deadlines
 from streamguard.guard.engine import CHAT, Engine
 from streamguard.guard.metered import MeteredStream
-from streamguard.guard.upstream import failed, oversized_error
+from streamguard.guard.provider_errors import failed, oversized_error
 from streamguard.identity import Identity
 from streamguard.usage import Usage
 

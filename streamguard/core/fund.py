@@ -7,6 +7,10 @@ from typing import NamedTuple
 
 from streamguard.usage import Usage
 
+SLACK = 16
+"""Output tokens held beyond the allowance while the provider may send more than it: what comes
+with the chunk that is cut is billed, and must not be over the budget."""
+
 
 class Draw(NamedTuple):
     """Tokens an inner call takes from its outer call's reservation."""

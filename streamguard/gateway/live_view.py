@@ -139,7 +139,7 @@ class LiveView:
 
 
 def _is_part(call: Call) -> bool:
-    return call.finished or call.assessment.within is not None
+    return call.assessment.within is not None
 
 
 def _produced(call: Call) -> int:

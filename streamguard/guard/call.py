@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 
@@ -15,19 +15,17 @@ from streamguard.core.accounts import Grant
 from streamguard.core.admission import amounts
 from streamguard.core.billing import Spent, believed, charge
 from streamguard.core.disconnect import keeps_billing
-from streamguard.core.fund import Draw, Fund
+from streamguard.core.fund import SLACK, Draw, Fund
 from streamguard.core.streams import StreamMeter
 from streamguard.core.tokens import Tokenizer
-from streamguard.core.wire import StreamState
+from streamguard.core.wire import Request, StreamState
 from streamguard.errors import OutputBudgetExceededError, StreamGuardError
-from streamguard.guard.assess import Assessment, cost_of
 from streamguard.guard.numbers import admitted_headers
-from streamguard.guard.tally import current_tally
-from streamguard.guard.top_up import SLACK
+from streamguard.guard.prices import cost_of
+from streamguard.guard.retry_tally import current_tally
+from streamguard.guard.shared import Shared
+from streamguard.guard.subject import Assessment
 from streamguard.usage import Usage
-
-if TYPE_CHECKING:
-    from streamguard.guard.engine import Engine
 
 
 class Call:
@@ -46,7 +44,7 @@ class Call:
 
     def __init__(
         self,
-        engine: Engine,
+        shared: Shared,
         assessment: Assessment,
         grant: Grant,
         *,
@@ -54,10 +52,10 @@ class Call:
         drawn: Draw | None = None,
     ) -> None:
         """Start the clock and the heartbeat of the hold."""
-        self._engine = engine
+        self._shared = shared
         self.assessment = assessment
         self.grant = grant
-        self.observed = engine.settings.observe
+        self.observed = shared.settings.observe
         self._held = grant.output + (drawn.output_tokens if drawn else 0)
         self._most = max(self._held, assessment.ceiling)
         self.extensible = self._most > self._held
@@ -92,8 +90,8 @@ class Call:
         return self._settling is not None
 
     @property
-    def _model(self) -> str:
-        return self.assessment.subject.request.model
+    def _request(self) -> Request:
+        return self.assessment.subject.request
 
     @property
     def changed(self) -> bool:
@@ -108,12 +106,12 @@ class Call:
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the call's model."""
-        return self._engine.counter.tokenizers.for_model(self._model).tokenizer
+        return self._shared.counter.tokenizers.for_model(self._request.model).tokenizer
 
     def meter(self, state: StreamState | None = None) -> StreamMeter:
         """A meter for the response stream, in the request's own wire format by default."""
         subject = self.assessment.subject
-        settings = self._engine.settings
+        settings = self._shared.settings
         allowance = None if self.observed else self.allowance
         meter = StreamMeter(
             state or subject.protocol.stream(subject.request),
@@ -127,7 +125,7 @@ class Call:
 
     def end(self, meter: StreamMeter) -> bytes:
         """The bytes that end a stream at its allowance, as the settings want it."""
-        if self._engine.settings.ending != "strict":
+        if self._shared.settings.ending != "strict":
             return meter.end("cut")
         message = (
             f"the output reached its budget of {self.allowance:,} tokens and was cut; raise the "
@@ -141,14 +139,14 @@ class Call:
     @property
     def drains(self) -> bool:
         """Whether the call goes on to its end when its client leaves."""
-        policy, request = self._engine.settings.on_disconnect, self.assessment.subject.request
+        policy, request = self._shared.settings.on_disconnect, self.assessment.subject.request
         if policy == "auto":
             return keeps_billing(request.protocol, request.model)
         return policy == "drain"
 
     def extend_soon(self, want: int) -> asyncio.Task[int]:
         """Hold up to ``want`` more output tokens, in the background."""
-        return self._engine.books.in_background(self.extend(want))
+        return self._shared.books.in_background(self.extend(want))
 
     async def extend(self, want: int) -> int:
         """Hold up to ``want`` more output tokens and allow them; how many were granted.
@@ -161,7 +159,7 @@ class Call:
         elif self._outer is not None and self._drawn is not None:
             granted = await self._draw_more(self._outer, self._drawn, want)
         else:
-            granted = await self._engine.books.extend(self.request_id, want)
+            granted = await self._shared.books.extend(self.request_id, want)
         self._held += granted
         self.extensible = granted > 0 and self._held < self._most
         more, self.allowance = self._allowed() - self.allowance, self._allowed()
@@ -185,11 +183,11 @@ class Call:
 
     def headers(self) -> list[tuple[str, str]]:
         """The ``x-streamguard-*`` headers of an admitted call."""
-        return admitted_headers(self)
+        return admitted_headers(self.assessment, self.grant, self.ceiling)
 
     def started(self, status: int) -> None:
         """Tell that the response began."""
-        self._engine.teller.tell(
+        self._shared.teller.tell(
             "started", self.assessment.subject, status=status, duration=self.elapsed
         )
 
@@ -200,8 +198,8 @@ class Call:
 
     def learn_oversized(self, error: StreamGuardError) -> None:
         """Remember that the provider itself refused this request as oversized."""
-        request = self.assessment.subject.request
-        self._engine.learn_oversized(request.body, error, request.model)
+        request = self._request
+        self._shared.refusals.remember(request.body, error, (), request.model)
 
     def finish_soon(self, spent: Spent) -> asyncio.Task[Usage]:
         """Settle in the background; the guard's ``close`` waits for it. Nothing joins any more.
@@ -210,7 +208,7 @@ class Call:
         """
         if self._settling is None:
             self.spent = spent = believed(spent)
-            self._settling = self._engine.books.in_background(self._finish(spent))
+            self._settling = self._shared.books.in_background(self._finish(spent))
         return self._settling
 
     async def finish(self, spent: Spent) -> Usage:
@@ -226,24 +224,23 @@ class Call:
         return settling.result()
 
     async def _finish(self, spent: Spent) -> Usage:
-        self._engine.open_calls.discard(self)
         if self._timer is not None:
             self._timer.cancel()
         self.extensible = False
         usage = self._usage(spent)
-        self._engine.learn(self.assessment, spent, usage)
+        self._shared.learning.learn(self.assessment, spent, usage)
         if self._tally is not None:
             self._tally.received(usage.output_tokens or 0)
         try:
             await self._close(self._own_part(usage), usage, billed=spent.billed)
         finally:
-            cost = cost_of(self._engine.catalog, self.assessment, usage, spent)
+            cost = cost_of(self._shared.catalog, self._request, usage, spent)
             told = (self.assessment, spent, usage, cost, self.elapsed, self.allowance)
-            self._engine.teller.ended(*told)
+            self._shared.teller.ended(*told)
         return usage
 
     def _usage(self, spent: Spent) -> Usage:
-        exact = self._engine.counter.tokenizers.for_model(self._model).exact
+        exact = self._shared.counter.tokenizers.for_model(self._request.model).exact
         usage = charge(self.assessment.input_tokens, spent, exact=exact)
         return self.fund.merged(usage, billed=spent.billed)
 
@@ -255,26 +252,26 @@ class Call:
         if not self.assessment.terms.demands:
             self._outer.fund.put_back(self._drawn, used)
             return Draw(0, 0)
-        shared = Draw(*(min(*pair) for pair in zip(used, self._drawn, strict=True)))
-        self._outer.fund.put_back(self._drawn, shared)
-        return Draw(used[0] - shared[0], used[1] - shared[1])
+        covered = Draw(*(min(*pair) for pair in zip(used, self._drawn, strict=True)))
+        self._outer.fund.put_back(self._drawn, covered)
+        return Draw(used[0] - covered[0], used[1] - covered[1])
 
     async def _close(self, own: Draw, usage: Usage, *, billed: bool) -> None:
         terms = self.assessment.terms
         if not terms.demands:
             return
         if not billed and own == (0, 0):
-            await self._engine.books.release(self.request_id)
+            await self._shared.books.release(self.request_id)
             return
         usage = replace(usage, input_tokens=own.input_tokens, output_tokens=own.output_tokens)
         charged = amounts(
             terms.limits,
             own.input_tokens,
             own.output_tokens,
-            cost_of(self._engine.catalog, self.assessment, usage, self.spent),
+            cost_of(self._shared.catalog, self._request, usage, self.spent),
             requests=0 if self._outer else 1,
         )
-        await self._engine.books.settle(self.request_id, charged)
+        await self._shared.books.settle(self.request_id, charged)
 
     def _rewritten(self) -> Mapping[str, Any]:
         subject = self.assessment.subject
@@ -284,13 +281,13 @@ class Call:
         return subject.protocol.rewrite(subject.request, cap)
 
     def _schedule_renew(self) -> None:
-        delay = self._engine.settings.hold_ttl / 3
+        delay = self._shared.settings.hold_ttl / 3
         # A weak reference: a call that was dropped without finish must not renew for ever.
         self._timer = asyncio.get_running_loop().call_later(delay, _renew, weakref.ref(self))
 
     def renew(self) -> None:
         """Heartbeat of the hold, in the background."""
-        self._engine.books.renew(self.request_id)
+        self._shared.books.renew(self.request_id)
         self._schedule_renew()
 
 

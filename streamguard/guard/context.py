@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
 
+from streamguard.errors import TimeBudgetExceededError
+from streamguard.guard.call import Call
 from streamguard.identity import ANONYMOUS, Identity
-
-if TYPE_CHECKING:
-    from streamguard.errors import TimeBudgetExceededError
-    from streamguard.guard.call import Call
 
 IdentitySource = Callable[[], Awaitable[Identity]]
 

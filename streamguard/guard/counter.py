@@ -16,9 +16,9 @@ from streamguard.core.counting import CountText, count_least, count_prompt, with
 from streamguard.core.prompt import Prompt, PromptCount
 from streamguard.core.samples import latest
 from streamguard.core.sampling import SampledCounts
-from streamguard.guard.assess import Subject
 from streamguard.guard.counts import CountRemote
 from streamguard.guard.settings import Settings
+from streamguard.guard.subject import Subject
 from streamguard.tokenizers.own import Tokenizers
 
 BIG = 32_768

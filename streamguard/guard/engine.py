@@ -1,70 +1,34 @@
-"""Preflight, reserve, settle: the one object all shells share."""
+"""Preflight → reserve → settle: the one object all shells share."""
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 from weakref import WeakSet
 
-import anyio.to_thread
-
 from streamguard.catalog import Catalog
-from streamguard.core.accounts import Grant, Refusal
-from streamguard.core.admission import Ask, Rates, Terms
-from streamguard.core.admission import terms as terms_of
-from streamguard.core.billing import Spent
-from streamguard.core.outlook import outlook
-from streamguard.core.room import most_input
 from streamguard.core.wire import WireProtocol
-from streamguard.errors import (
-    OversizedRetryError,
-    ProtocolError,
-    StoreUnavailableError,
-    StreamGuardError,
-)
-from streamguard.guard.adaptive import AdaptiveReserve, with_slack
-from streamguard.guard.answers import Answers
-from streamguard.guard.assess import (
-    Assessment,
-    Preflight,
-    Subject,
-    ask_for,
-    check_others,
-    new_request_id,
-    rates_of,
-    window_error,
-)
-from streamguard.guard.bookkeeper import Bookkeeper
+from streamguard.errors import OversizedRetryError, ProtocolError, StreamGuardError
 from streamguard.guard.call import Call
-from streamguard.guard.context import current_call, current_identity
-from streamguard.guard.counter import PromptCounter
-from streamguard.guard.failing import with_policies
-from streamguard.guard.fitting import fit_to
-from streamguard.guard.joining import join
-from streamguard.guard.notebook import Notebook
+from streamguard.guard.context import current_identity
+from streamguard.guard.preflight import assess, foresee
 from streamguard.guard.recourse import Recourse
-from streamguard.guard.refusals import Refusals
+from streamguard.guard.reserve import reserve
+from streamguard.guard.retry_tally import current_tally
 from streamguard.guard.settings import Settings
-from streamguard.guard.tally import current_tally
-from streamguard.guard.teller import Teller
+from streamguard.guard.shared import Shared
+from streamguard.guard.subject import Preflight, Subject, new_request_id
 from streamguard.guard.waiting import Waiting
-from streamguard.identity import Identity
-from streamguard.limits import Limit
+from streamguard.identity import Identity, checked
 from streamguard.protocols import normal_path, protocol_for_path
 from streamguard.sinks.base import Sink
-from streamguard.sinks.structlog import StructlogSink
-from streamguard.stores import open_store
 from streamguard.stores.base import Store
-from streamguard.tokenizers import warm_up
-from streamguard.usage import Usage
 
 CHAT = "/v1/chat/completions"
 
 
-class Engine:
+class Engine(Shared):
     """Preflight → reserve → settle over one store, one catalog and some sinks.
 
     Use it as an async context manager, or let the first call open it.
@@ -79,20 +43,10 @@ class Engine:
         sinks: Sequence[Sink] | None = None,
     ) -> None:
         """``store`` is a Store or its URL; ``sinks`` default to structlog."""
-        self.settings = settings
-        self.catalog = catalog or Catalog()
-        self.teller = Teller([StructlogSink()] if sinks is None else sinks)
-        told = self.teller.store_error
-        self.books = Bookkeeper(with_policies(open_store(store), settings, told), settings, told)
-        self.counter = PromptCounter(settings)
-        self._notebook = Notebook(self.books, self.counter.calibrator)
-        self._refusals = Refusals()
+        super().__init__(settings, store=store, catalog=catalog, sinks=sinks)
         self._recourse = Recourse(settings, self.catalog, self.teller, self.counter)
-        self.answers = None if settings.cache is None else Answers(settings.cache, self.teller)
-        self._adaptive = AdaptiveReserve(settings)
-        self.open_calls: WeakSet[Call] = WeakSet()
-        self._opened = False
-        self._lock = asyncio.Lock()
+        self._reserve = partial(reserve, self)
+        self._calls: WeakSet[Call] = WeakSet()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -100,27 +54,6 @@ class Engine:
 
     async def __aexit__(self, *error: object) -> None:
         await self.close()
-
-    async def open(self) -> None:
-        """Open the store and the sinks, load the newest tokenizer; later calls cost nothing."""
-        if self._opened:
-            return
-        async with self._lock:
-            if not self._opened:
-                await self.books.open()
-                await self._notebook.load()
-                await self.teller.open()
-                await warm_up()
-                # The first look-up loads the price list, which takes a while.
-                await anyio.to_thread.run_sync(self.catalog.model_info, "")
-                self._opened = True
-
-    async def close(self) -> None:
-        """Wait for settles under way, then close the store and the sinks."""
-        await self._notebook.save()
-        await self.books.close()
-        await self.teller.close()
-        self._opened = False
 
     async def preflight(
         self,
@@ -136,25 +69,10 @@ class Engine:
         """
         subject = await self.subject(request_body, path=path, identity=identity)
         try:
-            return await self._foreseen(await self._assess(subject))
+            return await foresee(self, await assess(self, subject))
         except StreamGuardError as error:
             self._refused(subject, error)
             raise
-
-    async def _foreseen(self, assessment: Assessment) -> Preflight:
-        terms = assessment.terms
-        await self.open()
-        balances = await self.books.balances(terms.demands)
-        output = outlook(terms, balances, time.time())
-        if isinstance(output, Refusal):
-            raise window_error(output, terms.limits[output.which], assessment.subject.scope())
-        names = [limit.name for limit in terms.limits]
-        return Preflight(
-            count=assessment.count,
-            output_limit=output,
-            context_window=assessment.rates.context_window,
-            balances=dict(zip(names, balances, strict=True)),
-        )
 
     async def subject(
         self,
@@ -179,7 +97,7 @@ class Engine:
             request_id=request_id or new_request_id(),
             protocol=wire,
             request=self.settings.deployed(wire.parse(body, path), path),
-            identity=identity or await current_identity(),
+            identity=checked(await current_identity() if identity is None else identity),
             endpoint=normal_path(path),
             size=size,
         )
@@ -194,34 +112,17 @@ class Engine:
         if tally is not None:
             tally.tried(subject)
         try:
-            return await self._recourse.begin(subject, self._begin)
+            call = await self._recourse.begin(subject, self._reserve)
         except StreamGuardError as error:
             self._refused(subject, error)
             raise
-
-    async def _begin(self, subject: Subject) -> Call:
-        assessment = self._adaptive.adapted(await self._assess(subject))
-        await self.open()
-        outer = current_call.get()
-        drawn = None
-        if outer is None or outer.finished:
-            outer, assessment = None, with_slack(assessment)
-        else:
-            drawn, assessment = join(assessment, outer)
-        try:
-            grant = await self._reserve(assessment)
-        except BaseException:
-            if outer is not None and drawn is not None:
-                outer.fund.put_back(drawn, type(drawn)(0, 0))
-            raise
-        if not grant.balances:  # nothing is held: nothing is to be settled
-            terms = replace(assessment.terms, demands=(), limits=())
-            assessment = replace(assessment, terms=terms)
-        call = Call(self, assessment, grant, outer=outer, drawn=drawn)
-        self.open_calls.add(call)
-        self.teller.admitted(assessment, call.ceiling, grant)
-        self.teller.crossed(assessment, grant)
+        self._calls.add(call)
         return call
+
+    @property
+    def open_calls(self) -> list[Call]:
+        """The calls that are not being settled yet."""
+        return [call for call in list(self._calls) if not call.finished]
 
     @property
     def waiting(self) -> list[Waiting]:
@@ -232,62 +133,7 @@ class Engine:
         self, body: Mapping[str, Any], error: StreamGuardError, model: str = ""
     ) -> None:
         """Remember that the provider refused the request with this body as oversized."""
-        self._refusals.remember(body, error, (), model)
-
-    def learn(self, assessment: Assessment, spent: Spent, usage: Usage) -> None:
-        """Note what the provider says of the prompt, and how long the output was: one that was
-        broken off says nothing.
-        """
-        if spent.reported.input_tokens is not None:
-            tenant = assessment.subject.identity.tenant or ""
-            reported = spent.reported.input_tokens
-            self.counter.calibrator.observe(assessment.count, reported, tenant)
-            self._notebook.changed()
-        self._adaptive.learn(assessment, spent.outcome, usage)
-
-    async def _reserve(self, assessment: Assessment) -> Grant:
-        subject, terms = assessment.subject, assessment.terms
-        try:
-            decision = await self.books.reserve(subject.request_id, terms)
-        except StoreUnavailableError:
-            if not self.settings.observe:
-                raise
-            return Grant(terms.want, ())
-        if isinstance(decision, Refusal):
-            raise window_error(decision, terms.limits[decision.which], subject.scope())
-        return decision
-
-    async def _assess(self, subject: Subject) -> Assessment:
-        request = subject.request
-        limits = await self.settings.limits_for(subject.identity, *request.models)
-        grew: dict[str, int] = {}
-        try:
-            if not self.settings.observe:
-                self._refusals.check(subject, limits)
-            rates = rates_of(self.catalog, request)
-            most = most_input(limits, subject.scope(), rates)
-            prompt, count = await self.counter.count(subject, most)
-            conversation, grew = self._refusals.grew(prompt, count, subject.identity)
-            ask = ask_for(request, count, self.settings)
-            subject, ask, trimmed = await fit_to(
-                limits, rates, subject, ask, self.settings, self.counter
-            )
-            terms = self._terms(subject, ask, rates, limits)
-        except StreamGuardError as error:
-            error.grew = grew
-            self._refusals.remember(request.body, error, limits, request.model)
-            raise
-        return Assessment(subject, ask.count, rates, terms, conversation, trimmed=trimmed)
-
-    def _terms(self, subject: Subject, ask: Ask, rates: Rates, limits: Sequence[Limit]) -> Terms:
-        try:
-            check_others(subject.request, limits)
-            return terms_of(ask, limits, subject.scope(), rates)
-        except StreamGuardError as error:
-            if not self.settings.observe:
-                raise
-            self.teller.spared(subject, error)
-            return Terms(want=ask.cap * ask.choices, least=0)
+        self.refusals.remember(body, error, (), model)
 
     def _refused(self, subject: Subject, error: StreamGuardError) -> None:
         self.teller.refused(subject, error, repeated=isinstance(error, OversizedRetryError))

@@ -7,16 +7,29 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from streamguard.core.admission import Ask, Rates
+from streamguard.core.prompt import PromptCount
 from streamguard.core.room import Fit, Trimmed, input_room
-from streamguard.guard.assess import Subject, ask_for
+from streamguard.core.wire import Request
 from streamguard.guard.counter import PromptCounter
 from streamguard.guard.settings import Settings
+from streamguard.guard.subject import Subject
 from streamguard.limits import Limit
 
 FORMATS = frozenset({"openai_chat", "anthropic", "ollama"})
 """Wire formats whose bodies have messages, which a fit understands."""
 
 _TRIES = 3
+
+
+def ask_for(request: Request, count: PromptCount, settings: Settings) -> Ask:
+    """What the request wants, by its own cap and the guard's policy."""
+    return Ask(
+        count=count,
+        cap=settings.output_cap(request) if request.produces_output else 0,
+        reserve=settings.reserve_for(request.model),
+        choices=request.choices if request.produces_output else 0,
+        least=settings.min_output,
+    )
 
 
 async def fit_to(

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from streamguard.core.admission import Ask, Terms, demand
 from streamguard.core.fund import Draw
-from streamguard.guard.assess import Assessment
 from streamguard.guard.call import Call
+from streamguard.guard.subject import Assessment
 
 
 def join(assessment: Assessment, outer: Call) -> tuple[Draw, Assessment]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,10 +21,7 @@ class Notebook:
     """The calibration's note: read once, written in the background. Nothing depends on it."""
 
     def __init__(
-        self,
-        books: Bookkeeper,
-        calibrator: Calibrator,
-        clock: Callable[[], float] = time.monotonic,
+        self, books: Bookkeeper, calibrator: Calibrator, clock: Callable[[], float]
     ) -> None:
         """``clock`` is monotonic seconds."""
         self._books = books

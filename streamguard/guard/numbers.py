@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from streamguard.core.accounts import Balance
+from streamguard.core.accounts import Balance, Grant
 from streamguard.errors import (
     OversizedRetryError,
     StoreUnavailableError,
@@ -15,25 +15,24 @@ from streamguard.errors import (
     TimeBudgetExceededError,
     WindowBudgetExceededError,
 )
+from streamguard.guard.subject import Assessment
 from streamguard.limits import Limit
-
-if TYPE_CHECKING:
-    from streamguard.guard.assess import Assessment
-    from streamguard.guard.call import Call
 
 # SDKs wait at most this long when told to; beyond it they would retry early, for nothing.
 LONGEST_RETRY_AFTER = 60.0
 
 
-def admitted_headers(call: Call) -> list[tuple[str, str]]:
-    """Headers of an admitted call: input tokens, the tightest window's limit and what is left."""
+def admitted_headers(assessment: Assessment, grant: Grant, ceiling: int) -> list[tuple[str, str]]:
+    """Headers of an admitted call: input tokens, the output it may have (``ceiling``), the
+    tightest window's limit and what is left of it.
+    """
     headers = [
-        ("x-streamguard-request-id", call.request_id),
-        ("x-streamguard-input-tokens", str(call.assessment.input_tokens)),
-        ("x-streamguard-output-limit", str(call.ceiling)),
-        *_changes(call.assessment),
+        ("x-streamguard-request-id", assessment.subject.request_id),
+        ("x-streamguard-input-tokens", str(assessment.input_tokens)),
+        ("x-streamguard-output-limit", str(ceiling)),
+        *_changes(assessment),
     ]
-    tight = tightest(list(zip(call.assessment.terms.limits, call.grant.balances, strict=False)))
+    tight = tightest(list(zip(assessment.terms.limits, grant.balances, strict=False)))
     if tight is not None:
         limit, balance = tight
         headers += _window_headers(limit.unit, balance.capacity, balance.remaining)

@@ -15,10 +15,10 @@ from streamguard.errors import (
     StreamGuardError,
     WindowBudgetExceededError,
 )
-from streamguard.guard.assess import Subject
 from streamguard.guard.call import Call
 from streamguard.guard.counter import PromptCounter
 from streamguard.guard.settings import Settings
+from streamguard.guard.subject import Subject
 from streamguard.guard.teller import Teller
 from streamguard.guard.waiting import Waiting, WaitingRoom
 from streamguard.limits import Limit

@@ -18,7 +18,7 @@ from streamguard.errors import (
     StreamGuardError,
     WindowBudgetExceededError,
 )
-from streamguard.guard.assess import Subject
+from streamguard.guard.subject import Subject
 from streamguard.identity import Identity
 from streamguard.limits import Limit
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from streamguard.core.accounts import Grant
 from streamguard.core.billing import Spent
 from streamguard.errors import StreamGuardError
 from streamguard.guard.numbers import tightest
+from streamguard.guard.subject import Assessment, Subject
 from streamguard.identity import ANONYMOUS
 from streamguard.sinks.base import Sink
 from streamguard.usage import EventName, Usage, UsageEvent
-
-if TYPE_CHECKING:
-    from streamguard.guard.assess import Assessment, Subject
 
 
 class Teller:

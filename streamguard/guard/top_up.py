@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from streamguard.core.streams import StreamMeter
-
-if TYPE_CHECKING:
-    from streamguard.guard.call import Call
-
-SLACK = 16
-"""Output tokens held beyond the allowance while the provider may send more than it: what comes
-with the chunk that is cut is billed, and must not be over the budget."""
-
-HEAD_START = 512
-"""Output tokens held beyond the usual, so that a usual stream never comes near a top-up: what is
-left is judged by bytes, and a chunk has many more of them than tokens."""
+from streamguard.guard.call import Call
 
 LOW_WATER = 256
 """Tokens left of the hold at which more is asked for, in the background."""

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from streamguard.core.admission import applies
 from streamguard.core.fair_queue import FairQueue, Ticket
 from streamguard.errors import WindowBudgetExceededError
-from streamguard.guard.assess import Subject
 from streamguard.guard.call import Call
 from streamguard.guard.settings import Queue
+from streamguard.guard.subject import Subject
 from streamguard.guard.teller import Teller
 from streamguard.limits import Limit
 from streamguard.usage import UsageEvent

@@ -15,6 +15,7 @@ from support.upstream import Plan, count
 
 import streamguard
 from streamguard import ConfigurationError, Guard, Limit
+from streamguard.guard.preflight import assess
 
 pytestmark = pytest.mark.anyio
 
@@ -345,7 +346,7 @@ async def test_a_source_that_knows_no_cap_never_takes_a_window_over_its_limit():
         assert stream.cut
         body = {"model": "gpt-4o", "messages": messages, "max_tokens": 1}
         subject = await guard.subject(body, path="/v1/chat/completions")
-        demands = (await guard._assess(subject)).terms.demands
+        demands = (await assess(guard, subject)).terms.demands
         balance = (await guard.books.balances(demands))[0]
     assert count(text) == 120 - 8 - 16
     assert (balance.used, balance.held) == (8 + count(text) + 1, 0)

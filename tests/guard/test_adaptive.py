@@ -12,11 +12,13 @@ from support.upstream import count
 
 from streamguard import Guard, Identity, Limit, Usage
 from streamguard.core.billing import Spent
+from streamguard.core.fund import SLACK
 from streamguard.core.learning import OutputLearner
 from streamguard.core.samples import Room
 from streamguard.guard.context import current_call
+from streamguard.guard.learning import HEAD_START
 from streamguard.guard.metered import MeteredStream
-from streamguard.guard.top_up import HEAD_START, SLACK
+from streamguard.guard.preflight import assess
 from streamguard.sinks.memory import ListSink
 from streamguard.stores.memory import MemoryStore
 
@@ -55,7 +57,7 @@ class Case:
 
     async def balance(self) -> Any:
         subject = await self.guard.subject(body(), path="/v1/chat/completions")
-        demands = (await self.guard._assess(subject)).terms.demands
+        demands = (await assess(self.guard, subject)).terms.demands
         return (await self.guard.books.balances(demands))[0]
 
 

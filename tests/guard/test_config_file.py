@@ -8,12 +8,18 @@ import pytest
 
 from streamguard import ConfigurationError, Guard, Limit
 
+pytestmark = pytest.mark.anyio
+
 WRONG = {
     "hold_ttl = '5'": "hold_ttl='5' must be more than 0 seconds",
     "idle_seconds = true": "idle_seconds=True must be more than 0 seconds",
     "observe = 'yes'": "observe='yes' must be true or false",
     "adaptive_reserve = 1": "adaptive_reserve=1 must be true or false",
     "store = 5": "store=5 must be a URL",
+    "store = 'env:NOT_SET'": "store='env:NOT_SET': that environment variable is not set",
+    "store_policy = []": "fail policy []; use 'closed', 'open', or a share over 0 and up to 1",
+    "store_policy = true": "fail policy True; use",
+    "limits = [{tokens = 5, timezone = 'Mars/Base'}]": "limits[0]: timezone 'Mars/Base'",
     "models = 3": 'models must be tables, written [models."NAME"]',
     "models = {a = 3}": 'models must be tables, written [models."NAME"]',
     "models = {a = {context = 5}}": "model 'a': unknown ['context']",
@@ -40,6 +46,15 @@ def test_a_wrong_value_is_named_with_its_file(tmp_path, text):
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=re.escape(f"{path}: {WRONG[text]}")):
         Guard.from_config(path)
+
+
+async def test_the_stores_url_can_come_from_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("BUDGETS", f"sqlite:///{tmp_path}/budgets.db")
+    path = tmp_path / "streamguard.toml"
+    path.write_text("store = 'env:BUDGETS'\n[[limits]]\ntokens = 500\nper = 'day'")
+    async with Guard.from_config(path) as guard:
+        await guard.preflight({"model": "gpt-4o", "max_tokens": 5, "messages": []})
+    assert (tmp_path / "budgets.db").exists()
 
 
 @pytest.mark.parametrize("limits", [Limit(tokens=5), 5, ["tokens"]])

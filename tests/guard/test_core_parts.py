@@ -13,7 +13,7 @@ from streamguard.core.growth import GrowthMemory, conversation_key
 from streamguard.core.oversized import OversizedMemory, fingerprint
 from streamguard.core.prompt import Part, Prompt
 from streamguard.errors import BudgetExceededError
-from streamguard.guard.upstream import oversized_reply
+from streamguard.guard.provider_errors import oversized_reply
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ def test_spans(per, span):
         {"tokens": 1, "soft": "yes"},
         {"tokens": 1, "calendar": 1},
         {"tokens": 1, "timezone": None},
+        {"tokens": 1, "timezone": "Mars/Base"},
         {"tokens": 1, "where": "gpt-4o"},
         {"tokens": 1, "where": {"model": 4}},
         {"tokens": 1, "scope": 5},

@@ -7,7 +7,8 @@ import pytest
 from streamguard import Guard, Limit, Usage
 from streamguard.core.billing import Spent
 from streamguard.errors import StoreUnavailableError
-from streamguard.guard.notebook import EVERY, NAME, Notebook
+from streamguard.guard.learning import Learning
+from streamguard.guard.notebook import EVERY, NAME
 from streamguard.sinks.memory import ListSink
 from streamguard.stores.memory import MemoryStore
 from streamguard.stores.sqlite import SqliteStore
@@ -92,13 +93,13 @@ async def test_failing_notes_are_told_and_change_nothing():
 async def test_it_is_saved_at_most_once_a_minute():
     store, now = MemoryStore(), 0.0
     guard = Guard([LIMIT], store=store, sinks=[])
-    guard._notebook = notebook = Notebook(guard.books, guard.counter.calibrator, lambda: now)
+    guard.learning = Learning(guard.settings, guard.books, guard.counter.calibrator, lambda: now)
     async with guard:
         await teach(guard, 1)
         assert await store.noted(NAME) is None
         now = EVERY
         await teach(guard, 1)
-        await notebook.save()
+        await guard.learning.save()
         first = await store.noted(NAME)
         now = 2 * EVERY - 1
         await teach(guard, 3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +12,8 @@ from hypothesis import strategies as st
 from streamguard import Catalog, ConfigurationError, Guard, Limit, ProtocolError, Usage
 from streamguard.core.billing import Spent
 from streamguard.core.wire import Request, Served
-from streamguard.guard.assess import cost_of, rates_of
 from streamguard.guard.metered import MeteredStream, measured
+from streamguard.guard.prices import cost_of, rates_of
 from streamguard.sinks.memory import ListSink
 
 pytestmark = pytest.mark.anyio
@@ -187,7 +186,7 @@ async def test_replies_and_streams_are_billed_by_what_they_say():
         delta = {"index": 0, "delta": {"content": "hello"}}
         stream.feed(b"data: " + json.dumps({**head, "choices": [delta]}).encode() + b"\n\n")
         assert stream.spent("completed").served == Served("gpt-4o", "priority")
-        cost = cost_of(guard.catalog, call.assessment, Usage(8, 100), spent)
+        cost = cost_of(guard.catalog, call.assessment.subject.request, Usage(8, 100), spent)
         assert cost == 8 * 4_250 + 100 * 17_000
 
 
@@ -209,7 +208,6 @@ def test_nothing_a_request_allows_costs_more_than_is_held(models, tier, data):
     usage = Usage(data.draw(st.integers(0, 10**6)), data.draw(st.integers(0, 10**5)))
     answered = data.draw(st.sampled_from(["", *models]))
     granted = data.draw(st.sampled_from(["", "default", tier]))
-    assessment: Any = SimpleNamespace(subject=SimpleNamespace(request=request))
-    cost = cost_of(CATALOG, assessment, usage, Spent("completed", served=Served(answered, granted)))
+    cost = cost_of(CATALOG, request, usage, Spent("completed", served=Served(answered, granted)))
     assert cost is not None
     assert cost <= rates.input_rate * usage.input_tokens + rates.output_rate * usage.output_tokens

@@ -46,7 +46,7 @@ def test_every_error_is_a_streamguard_error_with_a_status_and_a_code():
     assert len(raised) >= 10
     for kind in raised:
         assert issubclass(kind, errors.StreamGuardError)
-        assert 400 <= kind.status <= 503
+        assert 400 <= kind.status <= 504
         assert kind.code.isidentifier()
         assert kind.__name__ in errors.__doc__ or kind.__base__ is errors.ProtocolError
 

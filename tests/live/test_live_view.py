@@ -14,13 +14,13 @@ from support.events import settled
 from support.texts import ENGLISH
 
 from streamguard import Guard, Identity, Limit
+from streamguard.core.fund import SLACK
 from streamguard.core.metering import TextMeter
 from streamguard.errors import StoreUnavailableError, StreamGuardError
 from streamguard.gateway import live_ledger, live_spending, live_view, live_windows
 from streamguard.gateway.live_ledger import LedgerView
 from streamguard.gateway.live_sink import LiveSink
 from streamguard.gateway.live_view import LiveView
-from streamguard.guard.top_up import SLACK
 from streamguard.sinks.ledger import LedgerSink
 from streamguard.stores.memory import MemoryStore
 from streamguard.tokenizers import get_tokenizer

@@ -18,7 +18,7 @@ from streamguard import ConfigurationError, Guard, Identity, Limit, StreamGuardM
 from streamguard.asgi.replay import Recorder
 from streamguard.core.answers import Answer, AnswerMemory, question
 from streamguard.core.billing import Spent
-from streamguard.guard.answers import Answers
+from streamguard.guard.answer_cache import Answers
 from streamguard.guard.settings import Cache
 from streamguard.sinks.memory import ListSink
 

@@ -20,8 +20,8 @@ from support.upstream import Plan, Upstream, count
 import streamguard
 from streamguard import ConfigurationError, Limit, retry_policy
 from streamguard.errors import TimeBudgetExceededError
-from streamguard.guard.advice import told_wait, transient
-from streamguard.guard.tally import current_tally
+from streamguard.guard.retry_advice import told_wait, transient
+from streamguard.guard.retry_tally import current_tally
 
 pytestmark = pytest.mark.anyio
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from streamguard.guard.assess import Subject
+from streamguard.guard.subject import Subject
 
 
 class Tally:

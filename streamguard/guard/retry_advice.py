@@ -10,7 +10,7 @@ from http import HTTPStatus
 
 from streamguard.errors import StreamGuardError, TimeBudgetExceededError
 from streamguard.guard.numbers import worth_retrying
-from streamguard.guard.upstream import status_of
+from streamguard.guard.provider_errors import status_of
 
 _TRANSIENT = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
 _BROKEN = {"APIConnectionError", "TransportError", "ConnectionError", "TimeoutError"}

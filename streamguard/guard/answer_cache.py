@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from streamguard.core.answers import Answer, AnswerMemory, question
 from streamguard.core.billing import Spent
-from streamguard.guard.assess import Subject
 from streamguard.guard.settings import Cache
+from streamguard.guard.subject import Subject
 from streamguard.guard.teller import Teller
 
 

@@ -1,0 +1,85 @@
+"""What calls teach: how long outputs are, so that less is held, and how the provider counts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from streamguard.core.billing import Spent
+from streamguard.core.calibration import Calibrator
+from streamguard.core.fund import SLACK
+from streamguard.core.learning import OutputLearner
+from streamguard.guard.bookkeeper import Bookkeeper
+from streamguard.guard.notebook import Notebook
+from streamguard.guard.settings import Settings, thinks_unseen
+from streamguard.guard.subject import Assessment
+from streamguard.usage import Usage
+
+HEAD_START = 512
+"""Output tokens held beyond the usual, so that a usual stream never comes near a top-up: what is
+left is judged by bytes, and a chunk has many more of them than tokens."""
+
+
+class Learning:
+    """Learns outputs by tenant, model and feature; a call that can be topped up holds the usual.
+
+    What it learns of prompts is kept in the store.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        books: Bookkeeper,
+        calibrator: Calibrator,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``clock`` is monotonic seconds."""
+        self._on = settings.adaptive_reserve
+        self._outputs = OutputLearner()
+        self._prompts = calibrator
+        self._notebook = Notebook(books, calibrator, clock)
+
+    async def load(self) -> None:
+        """Take up what was learnt before."""
+        await self._notebook.load()
+
+    async def save(self) -> None:
+        """Keep what was learnt since the last save."""
+        await self._notebook.save()
+
+    def learn(self, assessment: Assessment, spent: Spent, usage: Usage) -> None:
+        """Note what the provider says of the prompt, and how long the output was: one that was
+        broken off says nothing.
+        """
+        subject = assessment.subject
+        if spent.reported.input_tokens is not None:
+            tenant = subject.identity.tenant or ""
+            self._prompts.observe(assessment.count, spent.reported.input_tokens, tenant)
+            self._notebook.changed()
+        if spent.outcome in ("completed", "cut") and usage.output_tokens is not None:
+            self._outputs.learn(*subject.kind, usage.output_tokens)
+
+    def adapted(self, assessment: Assessment) -> Assessment:
+        """The call with the usual output as its first hold, and the whole as its ceiling."""
+        request, terms = assessment.subject.request, assessment.terms
+        fixed = not self._on or not request.stream or not terms.demands
+        if fixed or thinks_unseen(request.model):
+            return assessment
+        usual = self._outputs.estimate(*assessment.subject.kind)
+        first = max(usual or terms.want, terms.least) + SLACK + HEAD_START
+        if first >= terms.want:
+            return assessment
+        first_terms = replace(terms, want=first, least=min(first, terms.least + SLACK))
+        return replace(assessment, terms=first_terms, ceiling=terms.want)
+
+
+def with_slack(assessment: Assessment) -> Assessment:
+    """Where the provider cannot be held to a cap, the chunk that is cut must be held too."""
+    terms = assessment.terms
+    if assessment.subject.steered or not terms.demands or not terms.want:
+        return assessment
+    if assessment.ceiling:  # the first hold has it
+        return replace(assessment, ceiling=assessment.ceiling + SLACK)
+    more = replace(terms, want=terms.want + SLACK, least=terms.least + SLACK)
+    return replace(assessment, terms=more)
