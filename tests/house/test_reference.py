@@ -11,13 +11,14 @@ import re
 import pytest
 from support.repo import PACKAGE, ROOT, blocks, modules, pages
 
-from streamguard import Catalog, Identity, Limit, Usage, UsageEvent
-from streamguard.errors import ConfigurationError
+from streamguard import Catalog, Identity, Limit, Usage, UsageEvent, errors
+from streamguard.errors import ConfigurationError, StreamGuardError
 from streamguard.gateway.config import GatewayConfig, parse_gateway
 from streamguard.gateway.upstreams import Upstream
 from streamguard.guard.config import parse_config
 from streamguard.guard.settings import Cache, Queue, Settings
 from streamguard.sinks.configured import sinks_from
+from streamguard.sinks.ledger_table import USAGE
 from streamguard.sinks.measures import INSTRUMENTS
 
 PAGES = {path.name: path.read_text() for path in (ROOT / "docs" / "reference").glob("*.md")}
@@ -97,6 +98,22 @@ def test_every_setting_of_the_gateway_is_in_the_reference():
 def test_every_field_is_described(kind):
     names = [field.name for field in dataclasses.fields(kind) if field.init]
     assert [name for name in names if not re.search(rf"\b{name}\b.*:", inspect.getdoc(kind))] == []
+
+
+def test_every_refusal_a_client_may_see_is_in_the_reference():
+    kinds = [kind for _name, kind in inspect.getmembers(errors, inspect.isclass)]
+    codes = {kind.code for kind in kinds if issubclass(kind, StreamGuardError)}
+    ours = {"streamguard_error", "configuration_error"}  # raised where the app is set up
+    assert {code for code in codes - ours if f"`{code}` |" not in PAGES["http.md"]} == set()
+
+
+def test_every_column_of_the_ledger_is_in_the_reference():
+    names = [column.name for column in USAGE.columns]
+    told = PAGES["ledger.md"]
+    groups = ("counted", "reported", "charged")
+    left = [name for name in names if f"`{name}`" not in told and name.split("_")[0] not in groups]
+    assert left == []
+    assert all(f"`{group}_…`" in told for group in groups)
 
 
 def test_every_format_is_in_the_reference():
