@@ -123,6 +123,17 @@ def test_every_format_is_in_the_reference():
     assert {name for name in names if f"| `{name}` |" not in PAGES["formats.md"]} == set()
 
 
+def test_the_errors_that_are_explained_are_those_that_were_measured():
+    told = (ROOT / "docs" / "explanation" / "where-counts-come-from.md").read_text()
+    rows = [line.split(" | ") for line in told.splitlines() if line.startswith("| `")]
+    shown = [[cell.strip(" |`") for cell in row] for row in rows if len(row) == 7]
+    assert len(shown) == 8
+    lines = PAGES["counts.md"].splitlines()
+    measured = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    kept = [[*row[:5], row[7], row[9]] for row in measured if len(row) == 10]
+    assert [row for row in shown if row not in kept] == []
+
+
 def test_every_metric_is_in_its_guide():
     told = (ROOT / "docs" / "how-to" / "metrics.md").read_text()
     assert {one.name for one in INSTRUMENTS if f"| `{one.name}` |" not in told} == set()
