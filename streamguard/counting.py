@@ -52,13 +52,15 @@ def renderer_of(body: Mapping[str, Any], model: str) -> Render:
     """What renders a body of this shape.
 
     Raises:
-        ProtocolError: the body has none of the known shapes.
+        ProtocolError: the body has none of the known shapes, or messages that are no objects.
     """
     if isinstance(body.get("contents"), (list, dict, str)) or isinstance(body.get("content"), dict):
         return gemini_prompt.render
     if isinstance(body.get("options"), dict) or "keep_alive" in body or "num_ctx" in body:
         return ollama_prompt.render
-    if isinstance(body.get("messages"), list):
+    if isinstance(messages := body.get("messages"), list):
+        if len(maps(messages)) < len(messages):
+            raise ProtocolError("messages must be a list of objects")
         return anthropic_prompt.render if _is_anthropic(body, model) else chat_prompt.render
     if isinstance(body.get("prompt"), (str, list)):
         return completions_prompt.render

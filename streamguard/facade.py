@@ -19,7 +19,7 @@ from streamguard.catalog import Catalog
 from streamguard.guard.config import read_config
 from streamguard.guard.engine import Engine
 from streamguard.guard.settings import Cache, Queue, Settings, as_option
-from streamguard.identity import Identity
+from streamguard.identity import Identity, checked
 from streamguard.limits import Limit
 from streamguard.sinks.base import Sink
 from streamguard.stores.base import Store
@@ -106,7 +106,7 @@ class Guard(Engine):
         """
         from streamguard.client.wrap import wrap
 
-        return wrap(self, client, identity, unlisted=unlisted)
+        return wrap(self, client, identity and checked(identity), unlisted=unlisted)
 
     def stream(
         self,
@@ -125,4 +125,4 @@ class Guard(Engine):
         from streamguard.client.stream import GuardedStream
 
         body = {"model": model, "messages": list(messages or ()), "stream": True, **request}
-        return GuardedStream(self, source, body, identity)
+        return GuardedStream(self, source, body, identity and checked(identity))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, timedelta, tzinfo
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from typing import Any, Literal, get_args
+from zoneinfo import ZoneInfo
 
 from streamguard.errors import ConfigurationError
 
@@ -41,6 +42,24 @@ def to_nano(dollars: Decimal | str | int) -> int:
         raise ConfigurationError(message) from error
 
 
+def zone(name: str) -> tzinfo:
+    """The time zone of an IANA name.
+
+    Raises:
+        ConfigurationError: the name is unknown here.
+    """
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        message = (
+            f"timezone {name!r} is not known here; use an IANA name such as 'Europe/Berlin', and "
+            "install the package 'tzdata' where the system has no time zones (Windows, slim images)"
+        )
+        raise ConfigurationError(message) from error
+
+
 def parse_span(per: str | timedelta) -> int | None:
     """A window's length in seconds; ``None`` for "request", 0 for the calendar "month".
 
@@ -55,8 +74,8 @@ def parse_span(per: str | timedelta) -> int | None:
         return seconds
     if per == "request":
         return None
-    if per in _NAMED:
-        return _NAMED[per]
+    if str(per) in _NAMED:
+        return _NAMED[str(per)]
     match = _SPAN.match(str(per))
     if match is None or int(match[1]) < 1:
         message = f"per={per!r} is not a span; use 'request', 'minute', 'hour', 'day', '15m', …"
@@ -123,6 +142,7 @@ class Limit:
         self._check_kinds()
         self._check_amount()
         self._check_scope()
+        zone(self.timezone)
         object.__setattr__(self, "span", parse_span(self.per))
         if self.span is None and self.unit == "requests":
             message = "requests= needs a window: per='minute', 'hour', 'day', …"
@@ -187,10 +207,13 @@ class Limit:
         """A config file may say anything, and ``scope=("tenant")`` is no tuple."""
         scope: Any = self.scope
         where: Any = self.where
-        if isinstance(scope, str) or not isinstance(scope, Iterable):
+        given = (
+            tuple(scope) if isinstance(scope, Iterable) and not isinstance(scope, str) else (None,)
+        )
+        if not all(isinstance(one, str) for one in given):
             message = f"scope={scope!r} must be a list such as ['tenant']"
             raise ConfigurationError(message)
-        object.__setattr__(self, "scope", tuple(scope))
+        object.__setattr__(self, "scope", given)
         if not isinstance(where, Mapping) or not all(
             isinstance(one, str) for one in where.values()
         ):

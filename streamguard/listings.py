@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,6 +32,14 @@ class Found(NamedTuple):
 def atto(dollars_per_million: Decimal) -> int:
     """Atto-dollars a token, rounded up."""
     return int((dollars_per_million * _ATTO).to_integral_value(rounding=ROUND_CEILING))
+
+
+def meant(model: str) -> str | None:
+    """The listed model that is spelled most like an unknown one."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    names = {listing.id for provider in get_snapshot().providers for listing in provider.models}
+    return next(iter(get_close_matches(model.lower(), sorted(names), 1, 0.8)), None)
 
 
 @lru_cache(CACHED_MODELS)

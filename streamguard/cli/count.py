@@ -15,6 +15,7 @@ from streamguard.core.strict_json import loads
 from streamguard.counting import count_request
 from streamguard.errors import ProtocolError, StreamGuardError
 from streamguard.limits import NANO
+from streamguard.listings import meant
 from streamguard.usage import Usage
 
 DEFAULT_MODEL = "gpt-4o"
@@ -46,7 +47,14 @@ def count(file: BinaryIO, model: str | None, jsonl: bool, text: bool, as_json: b
         row = _text_row(_decode(data), model or DEFAULT_MODEL)
     else:
         row = _row(count_request(body, model))
+    _hint(row)
     click.echo(json.dumps(row) if as_json else _readable(row))
+
+
+def _hint(row: Mapping[str, Any]) -> None:
+    """Point out a misspelled model: its count is an estimate, and it has no price."""
+    if row["model"] and row["cost_usd"] is None and (near := meant(row["model"])):
+        click.echo(f"Note: no price is listed for {row['model']!r}; did you mean {near}?", err=True)
 
 
 def _as_body(data: bytes) -> dict[str, Any] | None:

@@ -48,6 +48,13 @@ def as_list(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else ()
 
 
+def many(value: Any) -> Sequence[Any]:
+    """A list; another value as a list of it alone, as lenient servers read it; null is empty."""
+    if isinstance(value, list):
+        return value
+    return () if value is None else (value,)
+
+
 def as_map(value: Any) -> Mapping[str, Any]:
     """A mapping; empty for anything else."""
     return value if isinstance(value, Mapping) else {}

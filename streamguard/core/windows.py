@@ -16,14 +16,14 @@ A ruler cuts time into numbered buckets and says which of them count at a moment
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import date, datetime, timedelta, tzinfo
 from functools import cache
 from math import gcd
 from typing import Protocol
-from zoneinfo import ZoneInfo
 
 from streamguard.core.accounts import Window
 from streamguard.errors import ConfigurationError
+from streamguard.limits import zone
 
 BUCKETS = 60
 """Buckets of a sliding window: it releases at most 1/60 of its length late."""
@@ -252,21 +252,3 @@ def ruler(window: Window) -> Ruler:
 def smooth(window: Window) -> Smooth:
     """The ruler of a window that leaks."""
     return Smooth(window.leak, window.seconds or 1)
-
-
-def zone(name: str) -> tzinfo:
-    """The time zone of an IANA name.
-
-    Raises:
-        ConfigurationError: the name is unknown here.
-    """
-    if name == "UTC":
-        return UTC
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError) as error:
-        message = (
-            f"timezone {name!r} is not known here; use an IANA name such as 'Europe/Berlin', and "
-            "install the package 'tzdata' where the system has no time zones (Windows, slim images)"
-        )
-        raise ConfigurationError(message) from error

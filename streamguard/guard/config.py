@@ -18,7 +18,8 @@ _SETTING_KEYS = {field.name for field in fields(Settings)} - {"limits"}
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The keyword arguments of ``Guard`` that the file says.
+    """The keyword arguments of ``Guard`` that the file says. A ``store`` or a value of ``[tell]``
+    such as "env:NAME" is taken from the environment.
 
     ::
 
@@ -55,7 +56,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def parse_config(given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Check a config's keys and build its values; ``where`` begins the error messages."""
+    """Check a config's keys and build its values; ``where`` begins the error messages.
+
+    Raises:
+        ConfigurationError: a key that is unknown or wrong.
+    """
     unknown = set(given) - _SETTING_KEYS - {"limits", "store", "models"}
     if unknown:
         known = sorted(_SETTING_KEYS | {"limits", "store", "models"})
@@ -79,7 +84,10 @@ def parse_config(given: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _store(given: Any, where: str) -> str:
     if not isinstance(given, str):
         raise ConfigurationError(f"{where}: store={given!r} must be a URL, such as 'memory://'")
-    return given
+    from streamguard.sinks.configured import from_environment
+
+    found: str = from_environment(given, f"{where}: store")
+    return found
 
 
 def _catalog(given: Any) -> Catalog:

@@ -14,6 +14,7 @@ from streamguard.guard.counts import Counting, CountRemote, check_counting
 from streamguard.identity import Identity
 from streamguard.limits import Limit
 from streamguard.protocols.openai_common import has_deployments
+from streamguard.stores.policy import checked_policy
 from streamguard.tokenizers.own import Paths
 
 LimitSource = Callable[[Identity, str], Sequence[Limit] | Awaitable[Sequence[Limit]]]
@@ -52,6 +53,9 @@ class Queue:
             message = (
                 f"queue: capacity={self.capacity!r} and max_wait={self.max_wait!r} must be > 0"
             )
+            raise ConfigurationError(message)
+        if self.priority is not None and not callable(self.priority):
+            message = f"queue: priority={self.priority!r} must be a callable from an Identity"
             raise ConfigurationError(message)
 
 
@@ -177,6 +181,7 @@ class Settings:
             if not isinstance(getattr(self, name), bool):
                 message = f"{name}={getattr(self, name)!r} must be true or false"
                 raise ConfigurationError(message)
+        checked_policy(self.store_policy)
         if not callable(self.limits):
             _check_names(self.limits)
         _check_models(self.fallback, self.sizes)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from streamguard.core.documents import document_tokens
 from streamguard.core.families import CLAUDE, CLAUDE_NEW, base_model, family_of, prompt_of
 from streamguard.core.image_size import Size, size_of_data
-from streamguard.core.json_text import as_list, as_map, as_text, compact, maps
+from streamguard.core.json_text import as_map, as_text, compact, many, maps
 from streamguard.core.prompt import Component, Part, Prompt
 
 FIRST_MESSAGE = 7
@@ -135,8 +135,12 @@ class _Renderer:
     def _content(self, content: Any, component: Component, *, thinks: bool) -> Iterator[Part]:
         if isinstance(content, str):
             yield Part(component, text=content)
-        for block in as_list(content):
-            yield from self._block(as_map(block), component, thinks=thinks)
+            return
+        for block in many(content):
+            if isinstance(block, Mapping):
+                yield from self._block(block, component, thinks=thinks)
+            else:
+                yield Part(component, text=as_text(block), bound=True)
 
     def _block(
         self, block: Mapping[str, Any], component: Component, *, thinks: bool

@@ -13,7 +13,7 @@ from typing import Any
 from streamguard.core.documents import audio_tokens, document_tokens
 from streamguard.core.families import GEMINI, GEMINI_3, base_model, family_of, prompt_of
 from streamguard.core.image_size import Size, size_of_data
-from streamguard.core.json_text import as_list, as_map, as_text, compact, maps
+from streamguard.core.json_text import as_map, as_text, compact, many, maps
 from streamguard.core.prompt import Component, Part, Prompt
 from streamguard.core.typescript import MAX_DEPTH
 from streamguard.errors import ProtocolError
@@ -92,12 +92,15 @@ class _Renderer:
         yield from self._options()
 
     def _parts_of(self, content: Mapping[str, Any], component: Component) -> Iterator[Part]:
-        for part in as_list(content.get("parts")):
-            yield from self._part(_camel(part), component)
+        for part in many(content.get("parts")):
+            if isinstance(part, Mapping):
+                yield from self._part(_camel(part), component)
+            else:
+                yield Part(component, text=as_text(part), bound=True)
 
     def _part(self, part: Mapping[str, Any], component: Component) -> Iterator[Part]:
-        if isinstance(part.get("text"), str):
-            yield Part(component, text=part["text"])
+        if (text := part.get("text")) is not None:
+            yield Part(component, text=as_text(text), bound=not isinstance(text, str))
         if part.get("inlineData"):
             yield self._inline(_camel(part["inlineData"]))
         if part.get("fileData"):

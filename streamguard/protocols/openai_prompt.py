@@ -15,7 +15,7 @@ from streamguard.core.documents import audio_tokens, document_tokens
 from streamguard.core.families import CLASSIC, HARMONY, Family, family_of, is_reasoning
 from streamguard.core.image_size import size_of_data
 from streamguard.core.image_tokens import image_rule
-from streamguard.core.json_text import as_list, as_map, as_text, canonical, compact, maps, spaced
+from streamguard.core.json_text import as_map, as_text, canonical, compact, many, maps, spaced
 from streamguard.core.prompt import Component, Part
 
 PER_MESSAGE = 3
@@ -209,7 +209,7 @@ def content_parts(content: Any, component: Component, model: str) -> Iterator[Pa
     if isinstance(content, str):
         yield Part(component, text=content)
         return
-    for piece in as_list(content):
+    for piece in many(content):
         yield from _piece(piece, component, model)
 
 

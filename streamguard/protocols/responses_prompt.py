@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from streamguard.core.families import HARMONY, family_of, prompt_of
-from streamguard.core.json_text import as_map, as_text, maps, spaced
+from streamguard.core.json_text import as_map, as_text, many, maps, spaced
 from streamguard.core.prompt import Component, Part, Prompt
 from streamguard.protocols import openai_prompt as common
 
@@ -54,9 +54,10 @@ class _Renderer:
         self._body = body
         self._model = model
         self._dialect = common.dialect_of(model, responses=True)
-        given = body.get("input")
-        whole = [{"role": "user", "content": given}] if isinstance(given, str) else given
-        self._items = maps(whole)
+        self._items: list[Item] = [
+            item if isinstance(item, Mapping) else {"role": "user", "content": item}
+            for item in many(body.get("input"))
+        ]
         self._turn = common.turn_of([item.get("role") for item in self._items])
 
     def parts(self) -> Iterator[Part]:

@@ -53,8 +53,8 @@ class PolicyStore:
         self.timeout = timeout
         self._clock = clock or steady_clock()
         self.breaker = breaker or Breaker()
-        self._policies = {key: _checked(value) for key, value in (policies or {}).items()}
-        self._policy = _checked(policy)
+        self._policies = {key: checked_policy(value) for key, value in (policies or {}).items()}
+        self._policy = checked_policy(policy)
         self._alone = Alone(self._policy_of)
         self._tell = on_error or (lambda *_: None)
         self._calls: dict[str, Sequence[Demand]] = {}
@@ -268,9 +268,15 @@ def _new_name() -> str:
     return f"owed/{uuid4().hex}"
 
 
-def _checked(policy: FailPolicy) -> FailPolicy:
-    share: Any = policy
-    if policy in {"closed", "open"} or (isinstance(share, (int, float)) and 0 < share <= 1):
-        return policy
+def checked_policy(policy: Any) -> FailPolicy:
+    """The policy itself.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    is_share = isinstance(policy, (int, float)) and not isinstance(policy, bool) and 0 < policy <= 1
+    if policy in ("closed", "open") or is_share:
+        known: FailPolicy = policy
+        return known
     message = f"fail policy {policy!r}; use 'closed', 'open', or a share over 0 and up to 1"
     raise ConfigurationError(message)

@@ -97,6 +97,16 @@ def test_what_is_unknown_is_null_and_said_in_words():
     assert "cost unknown: no listed price" in readable
 
 
+@pytest.mark.parametrize(
+    ("asked", "near"),
+    [("gpt4o", "gpt-4o"), ("Claude-Sonet-4-5", "claude-sonnet-4-5"), ("my-own-thing", None)],
+)
+def test_a_misspelled_model_is_pointed_out(asked, near):
+    result = run("-m", asked, given="hi")
+    hint = f"Note: no price is listed for {asked!r}; did you mean {near}?\n" if near else ""
+    assert (result.exit_code, result.stderr) == (0, hint)
+
+
 def test_text_that_is_not_utf8_is_refused():
     result = run(given=b"abc\xff")
     assert (result.exit_code, result.stderr) == (1, "Error: the text is not UTF-8 at byte 3\n")

@@ -22,6 +22,49 @@ CL100K = get_tokenizer("cl100k_base").count
 HI = [{"role": "user", "content": "Hi"}]
 
 
+LONG = "All work and no play makes Jack a dull boy. " * 20
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"role": "user", "content": {"odd": LONG}}]},
+        {"messages": [{"role": "user", "content": {"type": "text", "text": LONG}}]},
+        {"messages": [{"role": "user", "content": [LONG, 5]}]},
+        {"messages": [{"role": "user", "content": {"odd": LONG}}], "options": {}},
+        {"messages": [{"role": "user", "content": {"type": "text", "text": LONG}}], "system": "x"},
+        {"messages": [{"role": "user", "content": [LONG]}], "system": "x"},
+        {"input": {"role": "user", "content": LONG}},
+        {"input": [{"role": "user", "content": {"odd": LONG}}, LONG]},
+        {"contents": {"parts": {"text": LONG}}},
+        {"contents": [{"parts": LONG}]},
+        {"contents": [{"parts": [{"text": {"odd": LONG}}]}]},
+        {"contents": [], "systemInstruction": {"parts": {"text": LONG}}},
+    ],
+)
+def test_text_in_odd_places_is_counted(body):
+    assert count_request(body, "gpt-4o").input_tokens >= O200K(LONG)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"role": "user", "content": 5}]},
+        {"messages": [{"role": "user", "content": True}], "system": "x"},
+        {"input": 5, "instructions": "x"},
+        {"contents": [{"parts": [{"text": 5}]}]},
+    ],
+)
+def test_what_is_no_text_is_a_bound(body):
+    assert count_request(body, "gpt-4o").method == "bound"
+
+
+@pytest.mark.parametrize("messages", [["hi"], [{"role": "user", "content": "hi"}, 5]])
+def test_messages_are_objects(messages):
+    with pytest.raises(ProtocolError, match="messages must be a list of objects"):
+        count_request({"messages": messages}, "gpt-4o")
+
+
 @pytest.mark.parametrize(
     ("body", "model", "render"),
     [

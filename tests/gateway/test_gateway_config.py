@@ -10,7 +10,7 @@ import pytest
 from support.servers import wait_until
 
 from streamguard.errors import ConfigurationError
-from streamguard.gateway.config import DEFAULT_STORE, GatewayConfig, read_gateway
+from streamguard.gateway.config import DEFAULT_STORE, GatewayConfig, parse_gateway, read_gateway
 from streamguard.gateway.places import line_of
 from streamguard.gateway.upstreams import Upstream
 
@@ -164,7 +164,7 @@ def test_the_shortest_file(read):
         (f'store = "mystery://x"\n{UP}', 1, "no store for 'mystery'"),
         (f"reserve_output = 0\n{UP}", 1, "reserve_output=0"),
         (f'hold_ttl = "long"\n{UP}', 1, "hold_ttl='long' must be more than 0 seconds"),
-        (f"store_policy = []\n{UP}", 1, "a setting of the wrong kind"),
+        (f"store_policy = []\n{UP}", 1, "fail policy []; use"),
         (f"reserve_outputs = 5\n{UP}", 1, "unknown keys ['reserve_outputs']"),
         (f"{UP}[[limits]]\ntokens = 5\nper = 'fortnight'\n", 5, "limits[0]: per='fortnight'"),
         (f"{UP}[[limits]]\ntokens = 5\n\n[[limits]]\ntokens = -5\n", 7, "limits[1]: tokens=-5"),
@@ -282,3 +282,12 @@ def test_two_catalogs_are_no_difference():
     one = GatewayConfig(ups, guard={"store": "memory://", "catalog": object()})
     other = GatewayConfig(ups, guard={"store": "memory://", "catalog": object()})
     assert one.needs_restart(other) == []
+
+
+def test_a_setting_that_fails_in_an_unforeseen_way_is_one_line_too(monkeypatch):
+    def fails(**settings):
+        raise TypeError("unhashable")
+
+    monkeypatch.setattr("streamguard.gateway.config.Guard", fails)
+    with pytest.raises(ConfigurationError, match="a setting of the wrong kind: unhashable"):
+        parse_gateway({"upstreams": [{"url": "http://h"}]})

@@ -28,6 +28,7 @@ WRONG = {
     "fallback = 'gpt-4o'": "fallback='gpt-4o' must be a list of model names",
     "queue = 3": "queue=3 must be a table of ['capacity', 'max_wait', 'priority']",
     "queue = {capcity = 3}": "queue: unknown keys ['capcity']; known: ['capacity',",
+    "queue = {priority = 5}": "queue: priority=5 must be a callable",
     "queue = {capacity = 'x'}": "queue: capacity='x'",
     "queue = {capacity = 0.5}": "queue: capacity=0.5",
     "queue = {max_wait = '20'}": "queue: capacity=100 and max_wait='20' must be > 0",
@@ -36,6 +37,9 @@ WRONG = {
     "limits = [{tokens = 5}, {tokens = 5}]": "limits share the names",
     "limits = [{tokens = 5, scop = []}]": "limits[0]: unknown keys ['scop']; known: ['",
     "limits = [{tokens = 5, scope = 'tenant'}]": "limits[0]: scope='tenant' must be a list",
+    "limits = [{tokens = 5, scope = [[]]}]": "limits[0]: scope=[[]] must be a list",
+    "limits = [{tokens = 5, scope = 5}]": "limits[0]: scope=5 must be a list",
+    "limits = [{tokens = 5, per = []}]": "limits[0]: per=[] is not a span",
     "limits = [{tokens = 5, per = 5}]": "limits[0]: per=5 is not a span",
 }
 

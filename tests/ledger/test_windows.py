@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamguard.core import windows
+from streamguard import limits
 from streamguard.core.accounts import Window, account_key, account_limit, account_tag
 from streamguard.core.windows import BUCKETS, FOREVER, Calendar, Sliding, Smooth, ruler
 from streamguard.errors import ConfigurationError
@@ -182,12 +182,12 @@ def test_negative_window_is_refused():
 @pytest.mark.parametrize("name", ["Mars/Olympus", "../etc/passwd", "", "Europe"])
 def test_unknown_zone_is_refused_with_what_to_do(name):
     with pytest.raises(ConfigurationError, match="IANA name"):
-        windows.zone(name)
+        limits.zone(name)
 
 
 def test_utc_needs_no_zone_data(monkeypatch):
-    monkeypatch.setattr(windows, "ZoneInfo", None)
-    assert windows.zone("UTC") is UTC
+    monkeypatch.setattr(limits, "ZoneInfo", None)
+    assert limits.zone("UTC") is UTC
 
 
 def test_account_keys_hide_values_and_share_the_tenants_tag():
