@@ -9,7 +9,7 @@ import anyio.to_thread
 
 from streamguard.client.io import Io, LateError, TooLargeError
 from streamguard.client.memo import Memo, again
-from streamguard.client.streaming import Ending, byte_stream, too_late
+from streamguard.client.streaming import GuardedBody, byte_stream, too_late
 from streamguard.core.answers import Answer
 from streamguard.core.billing import Spent
 from streamguard.core.strict_json import dumps, loads
@@ -154,8 +154,8 @@ class Flow:
         )
         if mode == "stream":
             seconds = self.guard.settings.drain_seconds
-            ending = Ending(call, response, memo, io, deadlines, seconds)
-            return self._response(response, call, stream=byte_stream(ending, self.web))
+            body = GuardedBody(call, response, memo, io, deadlines, seconds)
+            return self._response(response, call, stream=byte_stream(body, self.web))
         if mode == "whole":
             return await self._whole(response, call, memo, io)
         if mode == "encoded":

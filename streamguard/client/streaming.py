@@ -17,8 +17,9 @@ from streamguard.guard.deadlines import Deadlines
 from streamguard.guard.metered import MeteredStream
 
 
-class Ending:
-    """How one guarded stream ends: its upstream is closed, then its call is settled. Once.
+class GuardedBody:
+    """One response's body on its way to the client. At its end the upstream is closed, then the
+    call is settled: once, however it ends.
 
     Where the provider bills on after a close, and by the guard's settings, a stream that its caller
     left is read on in the background, so that the bill is known.
@@ -52,33 +53,6 @@ class Ending:
     def asynchronous(self) -> bool:
         """Whether the stream is to be iterated asynchronously."""
         return self._io.asynchronous
-
-    async def close(self) -> None:
-        """Close the upstream and settle; the first call does it."""
-        if self._closed:
-            return
-        self._closed = True
-        left = self._metered.spent(self._outcome).outcome == "cancelled"
-        if left and self._call.drains:
-            self._io.later(self._read_on)
-        else:
-            await self._end()
-
-    async def _read_on(self) -> None:
-        try:
-            await self._io.drain(self.parts, self.feed, self._drain_seconds)
-        except Exception:  # noqa: BLE001, S110 - nobody waits for it any more
-            pass
-        finally:
-            await self._end()
-
-    async def _end(self) -> None:
-        try:
-            await self._io.close(self._response)
-        finally:
-            await self._io.guard(lambda: self._call.finish(self._spent()))
-        headers = {"content-type": self._response.headers.get("content-type", "")}
-        self._memo.keep(self._call, {**dict(self._call.headers()), **headers})
 
     @contextmanager
     def reading(self) -> Iterator[MeteredStream]:
@@ -148,6 +122,33 @@ class Ending:
     def _progress(self) -> None:
         self._deadlines.progress(self._io.now(), started=self._metered.handed_on)
 
+    async def close(self) -> None:
+        """Close the upstream and settle; the first call does it."""
+        if self._closed:
+            return
+        self._closed = True
+        left = self._metered.spent(self._outcome).outcome == "cancelled"
+        if left and self._call.drains:
+            self._io.later(self._read_on)
+        else:
+            await self._end()
+
+    async def _read_on(self) -> None:
+        try:
+            await self._io.drain(self.parts, self.feed, self._drain_seconds)
+        except Exception:  # noqa: BLE001, S110 - nobody waits for it any more
+            pass
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        try:
+            await self._io.close(self._response)
+        finally:
+            await self._io.guard(lambda: self._call.finish(self._spent()))
+        headers = {"content-type": self._response.headers.get("content-type", "")}
+        self._memo.keep(self._call, {**dict(self._call.headers()), **headers})
+
     def _spent(self) -> Spent:
         return replace(self._metered.spent(self._outcome), status=self._response.status_code)
 
@@ -164,11 +165,11 @@ def too_late(deadlines: Deadlines) -> TimeBudgetExceededError:
     return late
 
 
-def byte_stream(ending: Ending, web: Any) -> Any:
+def byte_stream(body: GuardedBody, web: Any) -> Any:
     """The stream as the client's library (``httpx``, ``httpx2``) wants it."""
-    if ending.asynchronous:
-        return _typed(_AsyncStream, web.AsyncByteStream)(ending)
-    return _typed(_SyncStream, web.SyncByteStream)(ending)
+    if body.asynchronous:
+        return _typed(_AsyncStream, web.AsyncByteStream)(body)
+    return _typed(_SyncStream, web.SyncByteStream)(body)
 
 
 @cache
@@ -177,50 +178,50 @@ def _typed(kind: type, base: type) -> type:
 
 
 class _Stream:
-    def __init__(self, ending: Ending) -> None:
-        self._ending = ending
+    def __init__(self, body: GuardedBody) -> None:
+        self._body = body
 
     def __del__(self) -> None:
-        self._ending.abandon()
+        self._body.abandon()
 
 
 class _AsyncStream(_Stream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        ending = self._ending
+        body = self._body
         try:
-            with ending.reading() as metered:
-                async for data in ending.parts:
+            with body.reading() as metered:
+                async for data in body.parts:
                     if metered.wants_more(len(data)):
-                        await ending.more(len(data))
-                    if out := ending.feed(data):
+                        await body.more(len(data))
+                    if out := body.feed(data):
                         yield out
                     elif metered.over:
                         break
         finally:
-            await ending.close()
-        if ending.last:
-            yield ending.last
+            await body.close()
+        if body.last:
+            yield body.last
 
     async def aclose(self) -> None:
-        await self._ending.close()
+        await self._body.close()
 
 
 class _SyncStream(_Stream):
     def __iter__(self) -> Iterator[bytes]:
-        ending = self._ending
+        body = self._body
         try:
-            with ending.reading() as metered:
-                for data in ending.parts:
+            with body.reading() as metered:
+                for data in body.parts:
                     if metered.wants_more(len(data)):
-                        run_now(ending.more(len(data)))
-                    if out := ending.feed(data):
+                        run_now(body.more(len(data)))
+                    if out := body.feed(data):
                         yield out
                     elif metered.over:
                         break
         finally:
-            run_now(ending.close())
-        if ending.last:
-            yield ending.last
+            run_now(body.close())
+        if body.last:
+            yield body.last
 
     def close(self) -> None:
-        run_now(self._ending.close())
+        run_now(self._body.close())
