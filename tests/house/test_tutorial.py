@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -38,17 +40,23 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
     for port in ("8000", "9000"):
         script = script.replace(port, str(free_port()))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
+    shell = subprocess.Popen(
         ["bash", "-c", script],
         cwd=folder,
         env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=100,
-        check=False,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.replace("\r\n", "\n")
+    try:
+        told, wrong = shell.communicate(timeout=100)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)  # the servers too, however far it came
+        shell.communicate()
+    assert shell.returncode == 0, wrong
+    return told.replace("\r\n", "\n")
 
 
 @pytest.mark.parametrize("shown", of("text"), ids=lambda text: text.splitlines()[0])
