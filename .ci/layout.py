@@ -15,10 +15,10 @@ START, END = "<!-- layout: made by .ci/layout.py -->", "<!-- end of layout -->"
 DATA = {
     "py.typed": "Marks the package as typed.",
     ".xz": "A vocabulary, compressed; verified when it is loaded.",
-    "live.html": "The live page's elements; style and script are put in as it is served.",
-    "live.css": "The live page's style, light and dark.",
-    "live_draw.js": "The live page's words, elements and plots; everything is put in as text.",
-    "live.js": "The live page's script: what each event shows, and the connection.",
+    "page.html": "The live page's elements; style and script are put in as it is served.",
+    "page.css": "The live page's style, light and dark.",
+    "draw.js": "The live page's words, elements and plots; everything is put in as text.",
+    "page.js": "The live page's script: what each event shows, and the connection.",
 }
 
 

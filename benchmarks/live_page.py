@@ -18,9 +18,9 @@ from typing import Any
 from weakref import WeakSet
 
 from streamguard import Guard, Identity, Limit, Usage, UsageEvent
-from streamguard.gateway.live_feed import event
-from streamguard.gateway.live_sink import LiveSink
-from streamguard.gateway.live_view import LiveView
+from streamguard.live.feed import event
+from streamguard.live.sink import LiveSink
+from streamguard.live.view import LiveView
 
 TENANTS = 5_000
 

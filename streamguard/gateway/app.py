@@ -18,12 +18,12 @@ from streamguard.facade import Guard
 from streamguard.gateway.config import GatewayConfig, read_gateway
 from streamguard.gateway.gate import Gate, identify
 from streamguard.gateway.keys import KeyRing
-from streamguard.gateway.live import Beside, LivePage
 from streamguard.gateway.proxy import BrokenUpstreamError, Proxy
 from streamguard.gateway.telling import told_by
 from streamguard.gateway.upstreams import Upstream
 from streamguard.identity import Identity
 from streamguard.limits import Limit
+from streamguard.live import Beside, LivePage
 from streamguard.sinks.base import Sink
 from streamguard.sinks.structlog import StructlogSink
 

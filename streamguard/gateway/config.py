@@ -12,13 +12,13 @@ from typing import Any
 
 from streamguard.errors import ConfigurationError
 from streamguard.facade import Guard
-from streamguard.gateway.live_door import Door
 from streamguard.gateway.places import line_of
 from streamguard.gateway.telling import told_by
 from streamguard.gateway.upstreams import Upstream
 from streamguard.guard.config import parse_config
 from streamguard.guard.settings import Settings
 from streamguard.limits import Limit
+from streamguard.live.door import Door
 from streamguard.sinks.configured import from_environment, placed
 
 DEFAULT_STORE = "sqlite:///streamguard-budgets.db"

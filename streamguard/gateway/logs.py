@@ -64,6 +64,7 @@ class JSONFormatter(logging.Formatter):
 def configure(*, as_json: bool) -> dict[str, Any] | None:
     """Set structlog up; what uvicorn is to be given as ``log_config``, if not its own."""
     if not as_json:
+        structlog.configure()  # its own defaults, which print to standard output
         return None
     structlog.configure(
         processors=[

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from streamguard.asgi.types import Receive, Scope, Send
 from streamguard.errors import ConfigurationError
-from streamguard.gateway.live import deny
-from streamguard.gateway.live_door import Door
+from streamguard.live.door import Door
+from streamguard.live.page import deny
 from streamguard.sinks.base import Sink
 from streamguard.sinks.configured import from_environment, placed, sinks_beside
 

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.events import START, refused, settled
 
-from streamguard.gateway import live_book
-from streamguard.gateway.live_book import LiveBook
-from streamguard.gateway.live_figures import Who, who_of
-from streamguard.gateway.live_sink import LiveSink
 from streamguard.identity import Identity
+from streamguard.live import book as live_book
+from streamguard.live.book import LiveBook
+from streamguard.live.figures import Who, who_of
+from streamguard.live.sink import LiveSink
 from streamguard.usage import Usage
 
 DAY = 86_400

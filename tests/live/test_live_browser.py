@@ -18,11 +18,11 @@ from support.plans import Plan
 from support.texts import ENGLISH
 from support.upstream import Upstream
 
-from streamguard.gateway import live_feed
 from streamguard.gateway.app import Gateway
 from streamguard.gateway.config import read_gateway
 from streamguard.gateway.keys import KeyRing
 from streamguard.identity import Identity
+from streamguard.live import feed as live_feed
 from streamguard.sinks.memory import ListSink
 
 pytestmark = needs_chromium

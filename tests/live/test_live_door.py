@@ -8,8 +8,8 @@ import anyio
 import pytest
 
 from streamguard.errors import ConfigurationError
-from streamguard.gateway import live_door
-from streamguard.gateway.live_door import Door
+from streamguard.live import door as live_door
+from streamguard.live.door import Door
 
 PASSWORD = "correct horse ü"
 HERE = {"client": ("127.0.0.1", 5000), "host": "127.0.0.1:8000"}

@@ -9,8 +9,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from streamguard.gateway import live_feed
-from streamguard.gateway.live_feed import PING, Feed, Viewer, event, server_stopping
+from streamguard.live import feed as live_feed
+from streamguard.live.feed import PING, Feed, Viewer, event, server_stopping
 
 
 @pytest.fixture(autouse=True)

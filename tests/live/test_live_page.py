@@ -27,9 +27,10 @@ from support.gateways import free_port
 from support.servers import SERVERS, serve, wait_until
 
 from streamguard import Guard, Identity, Limit, StreamGuardMiddleware
-from streamguard.gateway import live, live_feed
-from streamguard.gateway.live import Beside, LivePage
-from streamguard.gateway.live_document import document
+from streamguard.live import Beside, LivePage
+from streamguard.live import feed as live_feed
+from streamguard.live import page as live
+from streamguard.live.document import document
 from streamguard.tokenizers import get_tokenizer
 
 PASSWORD = "correct horse"
@@ -287,7 +288,7 @@ SERVED = """
     from starlette.applications import Starlette
     from starlette.routing import Mount
     from streamguard import Guard
-    from streamguard.gateway.live import LivePage
+    from streamguard.live import LivePage
 
     guard = Guard([], sinks=[])
 

@@ -17,10 +17,13 @@ from streamguard import Guard, Identity, Limit
 from streamguard.core.fund import SLACK
 from streamguard.core.metering import TextMeter
 from streamguard.errors import StoreUnavailableError, StreamGuardError
-from streamguard.gateway import live_ledger, live_spending, live_view, live_windows
-from streamguard.gateway.live_ledger import LedgerView
-from streamguard.gateway.live_sink import LiveSink
-from streamguard.gateway.live_view import LiveView
+from streamguard.live import costs as live_costs
+from streamguard.live import spending as live_spending
+from streamguard.live import view as live_view
+from streamguard.live import windows as live_windows
+from streamguard.live.costs import LedgerView
+from streamguard.live.sink import LiveSink
+from streamguard.live.view import LiveView
 from streamguard.sinks.ledger import LedgerSink
 from streamguard.stores.memory import MemoryStore
 from streamguard.tokenizers import get_tokenizer
@@ -166,7 +169,7 @@ def test_a_look_while_another_thread_begins_a_call_shows_none_and_goes_on():
             raise RuntimeError("Set changed size during iteration")
 
     async def watch():
-        scene.guard.open_calls = Changing()
+        scene.guard._calls = Changing()
         return await scene.look()
 
     scene = Scene()
@@ -480,7 +483,7 @@ def test_a_ledger_is_asked_now_and_then_only(tmp_path):
     assert anyio.run(cost) == 1_000_000_000
     ledger_with(url, of("a", 2, noon, 1))
     assert anyio.run(cost) == 1_000_000_000
-    seconds[0] = live_ledger.REFRESH
+    seconds[0] = live_costs.REFRESH
     assert anyio.run(cost) == 2_000_000_000
 
 

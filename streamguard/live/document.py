@@ -21,8 +21,8 @@ class Document(NamedTuple):
 @cache
 def document() -> Document:
     """The page. Its policy allows this very style and script, by their hashes, and nothing else."""
-    style, script = _text("live.css"), _text("live_draw.js") + _text("live.js")
-    body = _text("live.html").replace("/*style*/", style).replace("/*script*/", script)
+    style, script = _text("page.css"), _text("draw.js") + _text("page.js")
+    body = _text("page.html").replace("/*style*/", style).replace("/*script*/", script)
     policy = {
         "default-src": "'none'",
         "style-src": _hash(style),

@@ -9,7 +9,7 @@ from itertools import islice
 from operator import attrgetter
 
 from streamguard.core.alerts import DAY
-from streamguard.gateway.live_figures import (
+from streamguard.live.figures import (
     Caller,
     Incident,
     Minute,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from streamguard.core.accounts import Balance, Demand
 from streamguard.core.admission import Ask, Rates, applies, demand
 from streamguard.core.prompt import PromptCount
-from streamguard.gateway.live_figures import Who
 from streamguard.identity import Identity
 from streamguard.limits import Limit
+from streamguard.live.figures import Who
 from streamguard.sinks.schema import identifier
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from heapq import nlargest
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from streamguard.gateway.live_book import LiveBook
-from streamguard.gateway.live_figures import Incident, Talk, Who, who_of
-from streamguard.gateway.live_ledger import LedgerView
-from streamguard.gateway.live_sink import LiveSink
-from streamguard.gateway.live_spending import Spending
-from streamguard.gateway.live_windows import Windows
 from streamguard.guard.call import Call
+from streamguard.live.book import LiveBook
+from streamguard.live.costs import LedgerView
+from streamguard.live.figures import Incident, Talk, Who, who_of
+from streamguard.live.sink import LiveSink
+from streamguard.live.spending import Spending
+from streamguard.live.windows import Windows
 from streamguard.sinks.schema import identifier
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ import anyio
 from streamguard import __version__
 from streamguard.asgi.body import encoded
 from streamguard.asgi.types import ASGIApp, Receive, Scope, Send
-from streamguard.gateway.live_document import document
-from streamguard.gateway.live_door import Denial, Door
-from streamguard.gateway.live_feed import Feed, Viewer, event, server_stopping
-from streamguard.gateway.live_ledger import LedgerView
-from streamguard.gateway.live_sink import LiveSink
-from streamguard.gateway.live_view import LiveView
 from streamguard.guard.engine import Engine
+from streamguard.live.costs import LedgerView
+from streamguard.live.document import document
+from streamguard.live.door import Denial, Door
+from streamguard.live.feed import Feed, Viewer, event, server_stopping
+from streamguard.live.sink import LiveSink
+from streamguard.live.view import LiveView
 
 VIEWERS = 16
 SEND_SECONDS = 10.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from streamguard.gateway.live_book import LiveBook
-from streamguard.gateway.live_figures import Sums
-from streamguard.gateway.live_ledger import TOP, LedgerView
+from streamguard.live.book import LiveBook
+from streamguard.live.costs import TOP, LedgerView
+from streamguard.live.figures import Sums
 from streamguard.sinks.schema import identifier
 
 RANK_SECONDS = 5.0

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from streamguard.gateway.live_book import LiveBook
+from streamguard.live.book import LiveBook
 from streamguard.usage import UsageEvent
 
 _TOLD = frozenset({"settled", "refused", "retry_refused", "cut", "warned"})

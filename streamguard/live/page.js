@@ -1,4 +1,4 @@
-// The live page: what each kind of server-sent event shows. live_draw.js comes before this.
+// The live page: what each kind of server-sent event shows. draw.js comes before this.
 
 const latest = {};
 let paused = false;

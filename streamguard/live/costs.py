@@ -9,8 +9,8 @@ from typing import Any
 import anyio.to_thread
 
 from streamguard.core.alerts import DAY
-from streamguard.gateway.live_book import SPENDERS
 from streamguard.limits import NANO
+from streamguard.live.book import SPENDERS
 from streamguard.sinks.schema import identifier
 
 REFRESH = 10.0
