@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import openai
 from support.books import HELLO, Deaf
+from support.streamed import drained
 from support.texts import SAMPLES
 from support.upstream import Plan, count
 
@@ -28,15 +29,6 @@ from streamguard import Guard, Limit
 
 CHAT: dict[str, Any] = {"model": "gpt-4o", "messages": HELLO}
 CHUNKS: list[Any] = ["token", "char", "whole", 2, 3, 7, 20, 100]
-
-
-async def drained(stream: Any) -> tuple[str, str | None]:
-    text, finish = "", None
-    async for chunk in stream:
-        for choice in chunk.choices:
-            text += choice.delta.content or ""
-            finish = choice.finish_reason or finish
-    return text, finish
 
 
 async def wrapped(raw: openai.AsyncOpenAI, guard: Guard) -> tuple[str, str | None]:

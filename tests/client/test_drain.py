@@ -8,6 +8,7 @@ import openai
 import pytest
 from support.books import HELLO, Books
 from support.servers import wait_until
+from support.streamed import wrapped
 from support.texts import ENGLISH
 from support.upstream import Plan, count
 
@@ -16,10 +17,6 @@ from streamguard.client import io
 pytestmark = pytest.mark.anyio
 
 CHAT = {"model": "gpt-4o", "messages": HELLO, "stream": True}
-
-
-def wrapped(upstream, book, kind=openai.AsyncOpenAI):
-    return book.guard.wrap(kind(base_url=upstream.base_url, api_key="k", max_retries=0))
 
 
 @pytest.mark.parametrize("taken", [0, 1])

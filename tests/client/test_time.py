@@ -8,6 +8,7 @@ import httpx2
 import openai
 import pytest
 from support.books import HELLO, Books
+from support.streamed import drained, wrapped
 from support.texts import ENGLISH
 from support.upstream import Plan, count
 
@@ -17,19 +18,6 @@ from streamguard.errors import TimeBudgetExceededError
 pytestmark = pytest.mark.anyio
 
 CHAT = {"model": "gpt-4o", "messages": HELLO}
-
-
-async def drained(stream):
-    text, finish = "", None
-    async for chunk in stream:
-        for choice in chunk.choices:
-            text += choice.delta.content or ""
-            finish = choice.finish_reason or finish
-    return text, finish
-
-
-def wrapped(upstream, book, kind=openai.AsyncOpenAI):
-    return book.guard.wrap(kind(base_url=upstream.base_url, api_key="k", max_retries=0))
 
 
 @pytest.mark.parametrize("stream", [False, True])

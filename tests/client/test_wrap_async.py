@@ -11,6 +11,7 @@ import openai
 import pytest
 from support.books import HELLO, Books
 from support.servers import wait_until
+from support.streamed import drained
 from support.texts import CJK, CODE, EMOJI, ENGLISH
 from support.upstream import Plan, count
 
@@ -33,15 +34,6 @@ async def streamed(client, **body):
 
 async def whole(client, **body):
     return await client.chat.completions.create(**{"model": "gpt-4o", "messages": HELLO, **body})
-
-
-async def drained(stream):
-    text, finish = "", None
-    async for chunk in stream:
-        for choice in chunk.choices:
-            text += choice.delta.content or ""
-            finish = choice.finish_reason or finish
-    return text, finish
 
 
 async def test_a_whole_reply_is_held_counted_and_settled(upstream):
