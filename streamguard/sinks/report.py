@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from streamguard.sinks.structlog import default_logger
+
 Report = Callable[..., None]
 """``report(event, **figures)``: numbers and short words only, never a URL or a row."""
 
@@ -12,10 +14,8 @@ QUIET_SECONDS = 60.0
 
 
 def log_error(event: str, **figures: Any) -> None:
-    """Log through structlog, at level error."""
-    import structlog
-
-    structlog.get_logger("streamguard").error(event, **figures)
+    """Log an error where events are logged by default."""
+    default_logger().error(event, **figures)
 
 
 class Complaints:

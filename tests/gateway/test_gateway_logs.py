@@ -9,6 +9,7 @@ import logging
 import sys
 
 import pytest
+import structlog
 
 from streamguard.gateway import logs, serving
 from streamguard.gateway.app import Gateway
@@ -64,7 +65,12 @@ async def test_events_wait_for_the_flush_and_close_writes_the_rest():
 
 
 def test_lines_for_people_are_structlog_s_own():
-    assert logs.configure(as_json=False) is None
+    structlog.reset_defaults()
+    try:
+        assert logs.configure(as_json=False) is None
+        assert structlog.is_configured()
+    finally:
+        structlog.reset_defaults()
 
 
 @pytest.mark.parametrize("started", [True, False])

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from streamguard.core.prompt import Component
 from streamguard.identity import Identity
 from streamguard.sinks.base import Sink
 from streamguard.sinks.memory import ListSink
+from streamguard.sinks.report import log_error
 from streamguard.sinks.schema import FIELDS, MAX_ID, flatten, identifier
 from streamguard.sinks.structlog import StructlogSink
 from streamguard.usage import EventName, Usage, UsageEvent
@@ -128,6 +131,61 @@ def test_structlog_writes_one_entry_under_the_events_name(name):
     assert entry.pop("log_level") == levels.get(name, "error" if name == "store_error" else "info")
     assert entry.pop("event") == name
     assert entry == flatten(FULL)
+
+
+@pytest.fixture
+def unconfigured(monkeypatch):
+    """Makes structlog and ``logging`` be as in a program that configures neither."""
+
+    def forget():  # in the test itself: pytest gives handlers to what does not propagate before it
+        monkeypatch.setattr(logging.getLogger("streamguard"), "propagate", False)
+
+    structlog.reset_defaults()
+    yield forget
+    structlog.reset_defaults()
+
+
+def test_standard_output_is_left_to_the_application(unconfigured, capsys):
+    unconfigured()
+    StructlogSink().emit(FULL)
+    log_error("usage_ledger_unreachable", rows=5)
+    out, err = capsys.readouterr()
+    assert out == ""
+    first, second = err.splitlines()
+    assert "settled" in first
+    assert "streamguard.tenant=acme" in first
+    assert "\x1b" not in err
+    assert "error" in second
+    assert "usage_ledger_unreachable" in second
+    assert "rows=5" in second
+
+
+def test_the_applications_structlog_comes_first(unconfigured, capsys):
+    unconfigured()
+    structlog.configure(processors=[structlog.processors.JSONRenderer()])
+    StructlogSink().emit(FULL)
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert json.loads(out) == {"event": "settled"} | flatten(FULL)
+
+
+@pytest.mark.parametrize(("level", "names"), [("INFO", ["settled", "cut"]), ("WARNING", ["cut"])])
+def test_then_comes_its_logging(unconfigured, capsys, level, names):
+    unconfigured()
+    logger, handler = logging.getLogger("streamguard"), logging.StreamHandler(out := io.StringIO())
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        sink = StructlogSink()
+        for name in ("settled", "cut"):
+            sink.emit(dataclasses.replace(FULL, event=name))
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+    assert capsys.readouterr() == ("", "")
+    lines = out.getvalue().splitlines()
+    assert [line.split()[0] for line in lines] == [f"event={name}" for name in names]
+    assert "streamguard.tenant=acme" in lines[0]
 
 
 def test_a_logger_of_the_users_gets_json(capsys):
