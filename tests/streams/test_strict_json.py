@@ -82,7 +82,7 @@ def test_kept_as_they_are():
 def test_dumps_is_compact_and_bounded():
     assert dumps({"a": [1, "é"]}) == '{"a":[1,"é"]}'.encode()
     deep: list[object] = []
-    for _ in range(100_000):
+    for _ in range(1_000_000):  # Python 3.14 and later go as deep as their stack
         deep = [deep]
     with pytest.raises(ProtocolError, match="too deeply"):
         dumps(deep)
