@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import threading
+from pathlib import Path
 
 import anyio
 import httpx2
@@ -198,6 +199,16 @@ def test_the_log_as_json_lines(start):
 WORKERS = 2
 
 
+def children_of(process):
+    """The processes that this one started, from what ``ps`` would read: it may not be there."""
+    if not Path("/proc").is_dir():
+        listed = ["pgrep", "-P", str(process)]
+        return [int(pid) for pid in subprocess.check_output(listed, text=True).split()]
+    stats = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
+    parents = {int(stat.split()[0]): int(stat.rpartition(")")[2].split()[1]) for stat in stats}
+    return [child for child, parent in parents.items() if parent == process]
+
+
 @needs_redis
 def test_workers_share_a_socket_budgets_and_keys(tmp_path, upstream_url, providers):
     """Three processes over Redis and PostgreSQL; one is killed and replaced."""
@@ -230,11 +241,9 @@ def test_workers_share_a_socket_budgets_and_keys(tmp_path, upstream_url, provide
 
             assert sorted(ask() for _ in range(14)) == [200] * 10 + [429] * 4
             assert len(providers.seen) == 10
-            children = subprocess.run(
-                ["pgrep", "-P", str(one.process.pid)], capture_output=True, text=True, check=True
-            ).stdout.split()
+            children = children_of(one.process.pid)
             assert len(children) == WORKERS
-            os.kill(int(children[0]), signal.SIGKILL)
+            os.kill(children[0], signal.SIGKILL)
             wait_until(lambda: "worker_died" in one.told(), "not noticed")
             wait_until(
                 lambda: one.told().count("Application startup complete") == WORKERS + 1, "again"
@@ -286,7 +295,8 @@ def folder(tmp_path, monkeypatch):
     ],
 )
 def test_bad_usage_is_one_line(folder, args, code, told):
-    result = invoke(*args)
+    port = () if "--port" in args else ("--port", "0")
+    result = invoke(*args, *port)
     assert (result.exit_code, result.stderr.count("\n")) == (code, 1)
     assert told in result.stderr
 
