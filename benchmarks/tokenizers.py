@@ -18,10 +18,11 @@ from collections.abc import Callable
 import anyio
 import anyio.lowlevel
 
+from streamguard import Guard
 from streamguard.core.count_cache import CountCache
 from streamguard.core.counting import count_prompt
 from streamguard.core.prompt import Part, Prompt
-from streamguard.tokenizers import count_async, get_tokenizer
+from streamguard.tokenizers import get_tokenizer
 from streamguard.tokenizers.encodings import encoding_spec
 from streamguard.tokenizers.reference import load_reference
 
@@ -113,10 +114,14 @@ def conversation(rounds: int) -> dict:
 
 
 async def stall(text: str) -> float:
-    """The longest time in milliseconds that the loop stood still while a text was counted.
+    """The longest time in milliseconds that the loop stood still while a guard counted a prompt of
+    this text.
 
     An empty text waits 50 ms instead: what this machine does on its own.
     """
+    guard = Guard(sinks=[])
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": text}]}
+    subject = await guard.subject(body, path="/v1/chat/completions")
     worst, last = 0.0, time.perf_counter()
 
     async def tick() -> None:
@@ -130,7 +135,7 @@ async def stall(text: str) -> float:
         group.start_soon(tick)
         await anyio.sleep(0.01)
         worst = 0.0
-        await (count_async(text, NAME) if text else anyio.sleep(0.05))
+        await (guard.counter.count(subject) if text else anyio.sleep(0.05))
         await anyio.lowlevel.checkpoint()
         group.cancel_scope.cancel()
     return worst * 1e3

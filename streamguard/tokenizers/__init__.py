@@ -1,6 +1,5 @@
 """Tokenizers behind one small Protocol, offline."""
 
-from streamguard.tokenizers.counting import BIG, count_async
 from streamguard.tokenizers.models import ModelEncoding, encoding_for_model
 from streamguard.tokenizers.registry import (
     ModelTokenizer,
@@ -11,10 +10,8 @@ from streamguard.tokenizers.registry import (
 )
 
 __all__ = [
-    "BIG",
     "ModelEncoding",
     "ModelTokenizer",
-    "count_async",
     "encoding_for_model",
     "get_tokenizer",
     "is_loaded",

@@ -13,8 +13,6 @@ import toktok
 from streamguard.core.tokens import Tokenizer
 from streamguard.errors import ConfigurationError
 from streamguard.tokenizers import (
-    BIG,
-    count_async,
     get_tokenizer,
     is_loaded,
     registry,
@@ -121,16 +119,6 @@ def test_a_toktok_that_is_not_as_expected_is_not_used(
     else:
         monkeypatch.setattr(toktok, "_encoding", {}.__getitem__)
     assert load_fast(spec) is None
-
-
-def test_counting_off_the_loop() -> None:
-    spec = encoding_spec("o200k_base")
-    text = "one two three " * BIG
-
-    async def main() -> tuple[int, int]:
-        return await count_async("Hello", spec.name), await count_async(text, spec.name)
-
-    assert anyio.run(main) == (1, get_tokenizer(spec.name).count(text))
 
 
 def test_the_reference_is_loaded_by_the_first_text_that_needs_it() -> None:
