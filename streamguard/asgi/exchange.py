@@ -115,7 +115,7 @@ class Exchange:
         if responder.cut:
             return responder.spent("cut")
         if not responder.billed:
-            return replace(responder.spent("error_response"), billed=False)
+            return replace(responder.spent(""), outcome="error_response", billed=False)
         if self._gone:
             return replace(responder.spent("disconnected"), outcome="disconnected")
         if failure is not None:

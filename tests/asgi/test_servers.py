@@ -150,7 +150,11 @@ async def test_upstream_errors_release_the_hold(server, upstream, books, connect
             )
         wait_until(lambda: len(book.events) >= 9, "not settled")
         balance = await book.balance()
-    assert book.events.count("released") == 2
+    released = [event for event in book.sink.events if event.event == "released"]
+    assert [(event.outcome, event.status) for event in released] == [
+        ("error_response", 500),
+        ("error_response", 429),
+    ]
     broken = upstream.calls[2]
     assert book.settled[0].outcome == "app_error"
     assert book.settled[0].charged.output_tokens == broken.generated == 3
