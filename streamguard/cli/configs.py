@@ -10,8 +10,8 @@ from typing import Any
 
 from streamguard.catalog import Catalog
 from streamguard.guard.config import read_config
-from streamguard.guard.failing import with_policies
 from streamguard.guard.settings import Cache, Queue, Settings, as_option
+from streamguard.guard.store_policies import with_policies
 from streamguard.limits import Limit
 from streamguard.planner.fitting import as_fit
 from streamguard.stores.memory import MemoryStore
