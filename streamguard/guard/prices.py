@@ -33,7 +33,7 @@ def cost_of(catalog: Catalog, request: Request, usage: Usage, spent: Spent | Non
     says answered; where it does not say so, or that has no price, of the dearest that may have.
     """
     served = Served() if spent is None else spent.served
-    said = (served.model,) if served.model else ()
+    said = (served.model,)
     asked = possible_tiers(request.tier)
     tiers = ((as_tier(served.tier),), asked) if served.tier else (asked,)
     for models in (said, request.models) if request.also else (request.models, said):
@@ -46,8 +46,7 @@ def cost_of(catalog: Catalog, request: Request, usage: Usage, spent: Spent | Non
 
 def _dearest(figures: Sequence[int | None]) -> int | None:
     """The highest; unknown where one is."""
-    known = [figure for figure in figures if figure is not None]
-    return max(known) if known and len(known) == len(figures) else None
+    return None if None in figures else max(filter(None, figures), default=0)
 
 
 def check_others(request: Request, limits: Sequence[Limit]) -> None:
@@ -56,6 +55,8 @@ def check_others(request: Request, limits: Sequence[Limit]) -> None:
     Raises:
         ProtocolError: naming the limit.
     """
+    if not request.also:
+        return
     own, *others = (same_name("model", model) for model in request.models)
     for limit in limits:
         only = same_name("model", limit.where.get("model", ""))

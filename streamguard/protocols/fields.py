@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from posixpath import normpath
 from typing import Any
 from urllib.parse import unquote
@@ -32,6 +33,7 @@ _NAMES = frozenset(
 )  # fmt: skip
 
 
+@lru_cache(maxsize=1024)
 def spelled(path: str) -> str:
     """One spelling for all that servers take for the same path: ``//``, ``/./``, a slash at the
     end, percent-escapes, a query; letter case stays.
