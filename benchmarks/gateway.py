@@ -1,11 +1,12 @@
 """What stands between a client and its provider costs: nothing, an app, the middleware, gateways.
 
-One upstream and one client, both raw asyncio, ask in turn: the upstream itself, a Starlette app
-that passes bytes on, a FastAPI app on the openai client, both again under the middleware (mw),
-``streamguard serve``, and LiteLLM's proxy where ``--litellm`` (or ``STREAMGUARD_BENCH_LITELLM``)
-names its executable. Each server is one process. The targets take turns, round after round, so
-that a busy machine is busy for all of them; ratios are medians over rounds. ``--delay`` paces the
-upstream's chunks (ms); 0 sends as fast as it can.
+One upstream and one client, both raw asyncio, ask in turn: the upstream itself, a relay of bytes
+(the least that a second process in the way can cost), a Starlette app that passes bytes on, a
+FastAPI app on the openai client, both again under the middleware (mw), ``streamguard serve``, and
+LiteLLM's proxy where ``--litellm`` (or ``STREAMGUARD_BENCH_LITELLM``) names its executable. Each
+server is one process. The targets take turns, round after round, so that a busy machine is busy
+for all of them; ratios are medians over rounds. ``--delay`` paces the upstream's chunks (ms); 0
+sends as fast as it can.
 
     python benchmarks/gateway.py [--quick] [--json] [--litellm PATH/bin/litellm]
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import socket
@@ -23,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,37 @@ class Upstream(asyncio.Protocol):
             loop.call_later(delay, self.step, pieces, delay)
         else:
             loop.call_soon(self.step, pieces, delay)
+
+
+class Relay(asyncio.Protocol):
+    """Passes bytes on between its two sides, unread: a connection for a connection."""
+
+    def __init__(self, port: int = 0, other: Relay | None = None) -> None:
+        self.port = port
+        self.other = other
+        self.early: list[bytes] = []
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        if self.other is None:
+            self.opening = asyncio.get_running_loop().create_task(self.reach())
+
+    async def reach(self) -> None:
+        loop = asyncio.get_running_loop()
+        side = functools.partial(Relay, other=self)
+        _, self.other = await loop.create_connection(side, "127.0.0.1", self.port)
+        for data in self.early:
+            self.other.transport.write(data)
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is None:
+            self.early.append(data)
+        else:
+            self.other.transport.write(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.other is not None:
+            self.other.transport.close()
 
 
 # -- the client
@@ -504,7 +537,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             Server("direct", role("upstream", port, "--delay", delay), port, cwd=folder)
         )
         targets = [upstream]
-        for name in ("app", "app + mw", "sdk app", "sdk app + mw"):
+        for name in ("relay", "app", "app + mw", "sdk app", "sdk app + mw"):
             at = free_port()
             targets.append(started(Server(name, role(name, at, "--url", url), at, cwd=folder)))
         targets.append(started(gateway(folder, url, 10**12, "day")))
@@ -573,7 +606,10 @@ def serve(name: str, port: int, url: str, delay: float) -> None:
         uvloop.install()
     if name == "upstream":
         Upstream.delay = delay / 1e3
-        asyncio.run(listen(port))
+        asyncio.run(listen(port, Upstream))
+        return
+    if name == "relay":
+        asyncio.run(listen(port, functools.partial(Relay, int(url.rpartition(":")[2]))))
         return
     import uvicorn
 
@@ -582,9 +618,9 @@ def serve(name: str, port: int, url: str, delay: float) -> None:
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
 
 
-async def listen(port: int) -> None:
+async def listen(port: int, protocol: Callable[[], asyncio.Protocol]) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Upstream, "127.0.0.1", port, backlog=1024)
+    server = await loop.create_server(protocol, "127.0.0.1", port, backlog=1024)
     await server.serve_forever()
 
 
