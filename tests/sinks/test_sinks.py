@@ -219,7 +219,8 @@ def test_the_list_sink_finds_events_by_name():
 
 
 def test_the_docs_list_every_field_and_every_event():
-    rows = re.findall(r"^\| `([^`]+)` \| (.+?) \| (.+?) \|$", DOCS.read_text(), re.MULTILINE)
+    text = DOCS.read_text().partition("## How a call ends")[0]
+    rows = re.findall(r"^\| `([^`]+)` \| (.+?) \| (.+?) \|$", text, re.MULTILINE)
     documented = [row for row in rows if row[0] not in get_args(EventName)]
     assert documented == [(field.name, field.kind, field.meaning) for field in FIELDS]
     assert [row[0] for row in rows if row[0] in get_args(EventName)] == list(get_args(EventName))
