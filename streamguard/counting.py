@@ -12,11 +12,11 @@ from streamguard.core.prompt import Prompt, PromptCount
 from streamguard.errors import ProtocolError
 from streamguard.protocols import (
     anthropic_prompt,
-    chat_prompt,
     completions_prompt,
     gemini_prompt,
     ollama_prompt,
-    responses_prompt,
+    openai_chat_prompt,
+    openai_responses_prompt,
 )
 from streamguard.tokenizers.own import Paths, Tokenizers
 
@@ -61,13 +61,13 @@ def renderer_of(body: Mapping[str, Any], model: str) -> Render:
     if isinstance(messages := body.get("messages"), list):
         if len(maps(messages)) < len(messages):
             raise ProtocolError("messages must be a list of objects")
-        return anthropic_prompt.render if _is_anthropic(body, model) else chat_prompt.render
+        return anthropic_prompt.render if _is_anthropic(body, model) else openai_chat_prompt.render
     if isinstance(body.get("prompt"), (str, list)):
         return completions_prompt.render
     if _is_embedding(body, model):
         return completions_prompt.render_embeddings
     if any(body.get(key) for key in ("input", "instructions", "prompt", "previous_response_id")):
-        return responses_prompt.render
+        return openai_responses_prompt.render
     message = "the body has no messages, input, contents or prompt; pass a provider's request body"
     raise ProtocolError(message)
 

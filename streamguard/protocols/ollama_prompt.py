@@ -8,7 +8,7 @@ from typing import Any
 
 from streamguard.core.json_text import as_list, as_text, maps
 from streamguard.core.prompt import Component, Part, Prompt
-from streamguard.protocols import chat_prompt
+from streamguard.protocols import openai_chat_prompt
 from streamguard.protocols.openai_prompt import UNSEEN
 
 IMAGE = 4_096
@@ -23,7 +23,7 @@ def render(body: Mapping[str, Any], model: str) -> Prompt:
     Raises:
         ProtocolError: a value is not JSON or nested too deeply.
     """
-    base = chat_prompt.render(body, model)
+    base = openai_chat_prompt.render(body, model)
     return replace(base, parts=(*base.parts, *_generate(body), *_images(body)))
 
 

@@ -12,7 +12,7 @@ from streamguard.core.prompt import Prompt
 from streamguard.core.wire import Channel, Delta, EndReason, Frame, Reply, Request, Served
 from streamguard.errors import StreamGuardError
 from streamguard.protocols import fields
-from streamguard.protocols.chat_prompt import render
+from streamguard.protocols.openai_chat_prompt import render
 from streamguard.protocols.openai_common import (
     DONE,
     asking_for_usage,

@@ -12,7 +12,7 @@ from streamguard.core.wire import Delta, EndReason, Reply, Request
 from streamguard.errors import ProtocolError, StreamGuardError
 from streamguard.protocols import fields
 from streamguard.protocols.openai_common import models_of, openai_error
-from streamguard.protocols.responses_prompt import render
+from streamguard.protocols.openai_responses_prompt import render
 from streamguard.protocols.slots import Slot, deltas_of, keep, objects
 from streamguard.protocols.streaming import JSONStream
 from streamguard.usage import Usage

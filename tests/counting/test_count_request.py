@@ -9,11 +9,11 @@ from streamguard.counting import count_request, renderer_of
 from streamguard.errors import ProtocolError
 from streamguard.protocols import (
     anthropic_prompt,
-    chat_prompt,
     completions_prompt,
     gemini_prompt,
     ollama_prompt,
-    responses_prompt,
+    openai_chat_prompt,
+    openai_responses_prompt,
 )
 from streamguard.tokenizers import get_tokenizer
 
@@ -68,8 +68,8 @@ def test_messages_are_objects(messages):
 @pytest.mark.parametrize(
     ("body", "model", "render"),
     [
-        ({"messages": HI}, "gpt-4o", chat_prompt.render),
-        ({"messages": HI}, "anthropic/claude-sonnet-4", chat_prompt.render),
+        ({"messages": HI}, "gpt-4o", openai_chat_prompt.render),
+        ({"messages": HI}, "anthropic/claude-sonnet-4", openai_chat_prompt.render),
         ({"messages": HI}, "claude-sonnet-4-5", anthropic_prompt.render),
         ({"messages": HI, "system": "x"}, "", anthropic_prompt.render),
         (
@@ -81,7 +81,7 @@ def test_messages_are_objects(messages):
         (
             {"messages": HI, "tools": [{"type": "function", "function": {}}]},
             "claude-3-haiku",
-            chat_prompt.render,
+            openai_chat_prompt.render,
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]},
@@ -97,11 +97,11 @@ def test_messages_are_objects(messages):
         ({"input": "Hi"}, "text-embedding-3-small", completions_prompt.render_embeddings),
         ({"input": "Hi", "dimensions": 9}, "", completions_prompt.render_embeddings),
         ({"input": ["Hi"]}, "", completions_prompt.render_embeddings),
-        ({"input": "Hi"}, "gpt-4o", responses_prompt.render),
-        ({"input": HI}, "gpt-4o", responses_prompt.render),
-        ({"instructions": "x"}, "", responses_prompt.render),
-        ({"prompt": {"id": "p"}}, "", responses_prompt.render),
-        ({"previous_response_id": "r"}, "", responses_prompt.render),
+        ({"input": "Hi"}, "gpt-4o", openai_responses_prompt.render),
+        ({"input": HI}, "gpt-4o", openai_responses_prompt.render),
+        ({"instructions": "x"}, "", openai_responses_prompt.render),
+        ({"prompt": {"id": "p"}}, "", openai_responses_prompt.render),
+        ({"previous_response_id": "r"}, "", openai_responses_prompt.render),
     ],
 )
 def test_the_shape_tells_the_format(body, model, render):

@@ -4,7 +4,7 @@ import pytest
 
 from streamguard.counting import count_request
 from streamguard.protocols.openai_prompt import PER_MESSAGE, UNSEEN
-from streamguard.protocols.responses_prompt import BUILT_IN, encrypted_tokens
+from streamguard.protocols.openai_responses_prompt import BUILT_IN, encrypted_tokens
 from streamguard.tokenizers import get_tokenizer
 
 O200K = get_tokenizer("o200k_base").count
