@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 
 from streamguard.core.billing import Spent
 from streamguard.core.calibration import Calibrator
 from streamguard.core.fund import SLACK
+from streamguard.core.json_text import as_map
 from streamguard.core.learning import OutputLearner
+from streamguard.core.samples import latest
+from streamguard.core.wire import Request
 from streamguard.guard.bookkeeper import Bookkeeper
 from streamguard.guard.notebook import Notebook
 from streamguard.guard.settings import Settings, thinks_unseen
@@ -19,6 +24,28 @@ from streamguard.usage import Usage
 HEAD_START = 512
 """Output tokens held beyond the usual, so that a usual stream never comes near a top-up: what is
 left is judged by bytes, and a chunk has many more of them than tokens."""
+
+_HIDES = re.compile(
+    r"gemini-(?:[2-9]\.5|[3-9]|(?:pro|flash|flash-lite)-latest)|grok-[4-9]|grok-3-mini"
+)
+_ASKS_TO_HIDE = (
+    "reasoning", "reasoning_effort", "reasoning_format", "include_reasoning", "thinking",
+    "thinkingConfig", "thinking_config", "prediction", "best_of", "extra_body",
+)  # fmt: skip
+_FEW = 64
+_MODELS = 1_000
+
+
+def may_hide(request: Request) -> bool:
+    """Whether the provider may bill output that the stream does not show, thoughts or drafts, by
+    the model's name or because the body asks for them.
+    """
+    body = request.body
+    names = [name.lower().rpartition("/")[2] for name in request.models]
+    if any(thinks_unseen(name) or _HIDES.match(name) for name in names):
+        return True
+    configs = [as_map(body.get(name)) for name in ("generationConfig", "generation_config")]
+    return any(each.get(name) is not None for each in (body, *configs) for name in _ASKS_TO_HIDE)
 
 
 class Learning:
@@ -37,6 +64,7 @@ class Learning:
         """``clock`` is monotonic seconds."""
         self._on = settings.adaptive_reserve
         self._outputs = OutputLearner()
+        self._hiding: OrderedDict[str, bool] = OrderedDict()
         self._prompts = calibrator
         self._notebook = Notebook(books, calibrator, clock)
 
@@ -57,14 +85,19 @@ class Learning:
             tenant = subject.identity.tenant or ""
             self._prompts.observe(assessment.count, spent.reported.input_tokens, tenant)
             self._notebook.changed()
+        thought, seen = spent.reported.reasoning_tokens, spent.counted.reasoning_tokens
+        if (thought or 0) > (seen or 0) + _FEW:
+            latest(self._hiding, subject.request.model, True, _MODELS)
         if spent.outcome in ("completed", "cut") and usage.output_tokens is not None:
             self._outputs.learn(*subject.kind, usage.output_tokens)
 
     def adapted(self, assessment: Assessment) -> Assessment:
-        """The call with the usual output as its first hold, and the whole as its ceiling."""
+        """The call with the usual output as its first hold, and the whole as its ceiling. Output
+        that does not pass the meter cannot be topped up for: where there may be some, all is held.
+        """
         request, terms = assessment.subject.request, assessment.terms
         fixed = not self._on or not request.stream or not terms.demands
-        if fixed or thinks_unseen(request.model):
+        if fixed or request.model in self._hiding or may_hide(request):
             return assessment
         usual = self._outputs.estimate(*assessment.subject.kind)
         first = max(usual or terms.want, terms.least) + SLACK + HEAD_START

@@ -247,7 +247,7 @@ def is_positive(value: object) -> bool:
 
 def thinks_unseen(model: str) -> bool:
     """Whether the model spends hidden tokens on thinking, by its name."""
-    name = model.rsplit("/", 1)[-1]
+    name = model.lower().rsplit("/", 1)[-1].removeprefix("ft:")
     return name.startswith(("o1", "o3", "o4", "gpt-5", "gpt-6", "deepseek-reasoner"))
 
 

@@ -110,6 +110,40 @@ async def test_what_cannot_be_topped_up_is_held_whole(request_body):
         assert call.allowance == request_body["max_tokens"]
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"reasoning": {"max_tokens": 1_500, "exclude": True}},
+        {"include_reasoning": False},
+        {"thinking": {"type": "enabled", "budget_tokens": 1_024}},
+        {"prediction": {"type": "content", "content": "tide " * 400}},
+        {"generationConfig": {"thinkingConfig": {"thinkingBudget": 1_500}}},
+        {"models": ["openai/o3"]},
+        {"model": "google/Gemini-2.5-Pro"},
+        {"model": "ft:o4-mini:acme::1"},
+    ],
+)
+async def test_a_stream_that_may_hide_output_is_held_whole_however_short_others_were(more):
+    case = Case(capacity=100_000)
+    async with case.guard:
+        for _ in range(20):
+            call = await case.begin({**body(), "model": more.get("model", "gpt-4o")})
+            await call.finish(Spent("completed", Usage(output_tokens=40)))
+        assert (await case.begin(body() | more)).allowance == 2_000
+
+
+async def test_a_model_that_was_seen_to_think_unseen_is_held_whole_from_then_on():
+    case = Case(capacity=100_000)
+    async with case.guard:
+        await case.teach()
+        call = await case.begin(body())
+        assert call.allowance < 2_000
+        hidden = Usage(output_tokens=300, reasoning_tokens=260)
+        await call.finish(Spent("completed", Usage(output_tokens=40, reasoning_tokens=0), hidden))
+        assert (await case.begin(body())).allowance == 2_000
+        await call.finish(Spent("completed"))
+
+
 async def test_the_output_limit_told_is_what_the_call_may_get_and_not_what_is_held():
     case, told = Case(), ListSink()
     await case.teach()
