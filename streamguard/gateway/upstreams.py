@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -17,6 +18,7 @@ _AUTH = {
     "google": ("x-goog-api-key", "{}"),
     "ollama": ("authorization", "Bearer {}"),
 }
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +56,7 @@ class Upstream:
             raise ConfigurationError(message)
         key = os.environ.get(self.key_env, "").strip() if self.key_env else ""
         if self.key_env and not key:
-            message = f"key_env={self.key_env!r}: that environment variable is not set"
-            raise ConfigurationError(message)
+            raise ConfigurationError(_unset(self.key_env))
         object.__setattr__(self, "url", self.url.rstrip("/").removesuffix("/v1"))
         object.__setattr__(self, "name", self.name or host)
         object.__setattr__(self, "key", key)
@@ -72,6 +73,13 @@ class Upstream:
             return self.auth_header, self.key
         name, form = _AUTH[self.family]
         return name, form.format(self.key)
+
+
+def _unset(name: str) -> str:
+    """What is wrong with the name of a variable; what looks like none may be the key: not shown."""
+    if _VARIABLE.fullmatch(name):
+        return f"key_env={name!r}: that environment variable is not set"
+    return "key_env= must name an environment variable that is set and holds the key"
 
 
 def _host(url: str) -> str:

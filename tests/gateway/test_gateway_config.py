@@ -146,6 +146,7 @@ def test_the_shortest_file(read):
         (f"{UP}family = 5\n", 3, "family=5 must be a string"),
         (f'{UP}[[upstreams]]\nurl = "http://i"\nfamily = "opnai"\n', 5, "family='opnai'"),
         (f'{UP}key_env = "NOT_SET_ANYWHERE"\n', 3, "key_env='NOT_SET_ANYWHERE'"),
+        (f'{UP}key_env = "sk-pasted"\n', 3, "key_env= must name an environment variable"),
         ('[[upstreams]]\nurl = "ftp://h"\n', 2, "url= must be http(s)://HOST"),
         ('[[upstreams]]\nurl = "http://[h"\n', 2, "url= must be http(s)://HOST"),
         ('[[upstreams]]\nurl = "http://me:pw@h"\n', 2, "url= must be http(s)://HOST"),
@@ -194,6 +195,7 @@ def test_errors_name_file_line_and_key(read, tmp_path, text, line, told):
     assert told in message
     assert message.startswith(f"{tmp_path}/gateway.toml:{line}: ")
     assert "me:pw" not in message
+    assert "sk-pasted" not in message
 
 
 def test_files_that_are_none(read, tmp_path):
