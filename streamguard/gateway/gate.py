@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from streamguard.asgi.body import header
 from streamguard.asgi.types import ASGIApp, Receive, Scope, Send
 from streamguard.errors import StoreUnavailableError
 from streamguard.gateway.answers import answer, refuse
+from streamguard.gateway.headers import QUERY_KEYS
 from streamguard.gateway.keys import KeyRing, hashed
 from streamguard.gateway.proxy import ROUTE
 from streamguard.gateway.routes import Route, family_of, plain_path, query_of, route_of
@@ -17,6 +17,9 @@ IDENTITY = "streamguard.identity"
 """Where in the scope the gate leaves who is calling."""
 
 MAX_HEADERS = 64 * 1024
+
+_PLAIN = frozenset({b"x-api-key", b"x-goog-api-key", b"api-key"})
+"""Headers that hold a key as it is."""
 
 Ready = Callable[[], Awaitable[bool]]
 
@@ -68,7 +71,13 @@ class Gate:
             await self._identified(route, scope, receive, send)
 
     async def _identified(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
-        key = credential(scope)
+        sent = credentials(scope)
+        key = sent[0] if sent else None
+        if self._ring is None and len(sent) > 1:
+            # The upstream might take another one than the tenant is named by.
+            message = "more than one key was sent; send only the provider's own"
+            await refuse(send, route.family, 401, "invalid_api_key", message)
+            return
         try:
             identity = await self._identify(key)
         except StoreUnavailableError as error:
@@ -94,14 +103,16 @@ def identify(scope: Scope) -> Identity:
     return found
 
 
-def credential(scope: Scope) -> str | None:
-    """The API key of a request, wherever its family puts it."""
+def credentials(scope: Scope) -> list[str]:
+    """The API keys of a request, wherever a family puts them, a bearer's first; each once."""
     headers = scope["headers"]
-    bearer = header(headers, b"authorization") or b""
-    if bearer[:7].lower() == b"bearer ":
-        return bearer[7:].strip().decode("latin-1")
-    for name in (b"x-api-key", b"x-goog-api-key", b"api-key"):
-        value = header(headers, name)
-        if value:
-            return value.decode("latin-1")
-    return query_of(scope).get("key", [None])[0]
+    words = [value.split() for name, value in headers if name.lower() == b"authorization"]
+    bearers = [b" ".join(said[1:]) for said in words if said and said[0].lower() == b"bearer"]
+    plain = [value for name, value in headers if name.lower() in _PLAIN]
+    others = [b" ".join(said) for said in words if said and said[0].lower() != b"bearer"]
+    query = query_of(scope)
+    asked = [value for name in query if name.lower() in QUERY_KEYS for value in query[name]]
+    found = [key.decode("latin-1").strip() for key in (*bearers, *plain)] + asked
+    return list(
+        dict.fromkeys(key for key in (*found, *(o.decode("latin-1") for o in others)) if key)
+    )

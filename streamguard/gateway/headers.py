@@ -20,10 +20,12 @@ _ONE_CONNECTION = frozenset(
 _OURS = frozenset(
     {
         b"host", b"content-length", b"content-encoding", b"accept-encoding", b"expect", b"cookie",
-        b"forwarded", b"via", b"x-real-ip",
+        b"forwarded", b"via", b"x-real-ip", b"x-goog-fieldmask", b"x-http-method-override",
     }
 )  # fmt: skip
-"""What the gateway says anew, and what is nobody's business upstream."""
+"""What the gateway says anew, what is nobody's business upstream, and what Google reads as the
+shape that a response is to have.
+"""
 
 _CREDENTIALS = frozenset(
     {
@@ -40,8 +42,11 @@ _NOT_BACK = frozenset(
 )  # fmt: skip
 """What is the provider's business with the gateway, or the server's own."""
 
-_KEYS = ("key", "access_token", "api_key")
+QUERY_KEYS = ("key", "access_token", "api_key", "oauth_token")
 """Query parameters that hold credentials; Google's clients may use the first."""
+
+
+_FORMS = frozenset({"json", "sse"})
 
 
 def onward(given: Headers, upstream: Upstream, *, pass_credentials: bool) -> list[tuple[str, str]]:
@@ -63,14 +68,26 @@ def onward(given: Headers, upstream: Upstream, *, pass_credentials: bool) -> lis
 
 
 def onward_query(scope: Scope, upstream: Upstream, *, pass_credentials: bool) -> str:
-    """The query for an upstream: ``?…`` without anybody's key, or an empty string."""
-    raw: bytes = scope.get("query_string", b"")
-    if not raw:
-        return ""
-    if pass_credentials and not upstream.key:
-        return "?" + raw.decode("latin-1")
-    kept = [(k, v) for k, v in query_of(scope).items() if k.lower() not in _KEYS]
-    return "?" + urlencode(kept, doseq=True) if kept else ""
+    """The query for an upstream: ``?…`` without anybody's key, or an empty string. What Google
+    would shape the response by, past what can be metered, is left out.
+
+    Source: Google's "System parameters": ``$fields`` and ``$callback``, ``$alt``, also without
+    the dollar sign.
+    """
+    keep = pass_credentials and not upstream.key
+    kept = [
+        (name, value)
+        for name, values in query_of(scope).items()
+        for value in values
+        if (keep or name.lower() not in QUERY_KEYS) and not _shapes(name, value)
+    ]
+    return "?" + urlencode(kept) if kept else ""
+
+
+def _shapes(name: str, value: str) -> bool:
+    """Whether a parameter leaves the usage out of a response, or wraps it in another format."""
+    plain = name.lower().removeprefix("$")
+    return plain in ("fields", "callback") or (plain == "alt" and value.lower() not in _FORMS)
 
 
 def back(given: Iterable[tuple[bytes, bytes]], key: str) -> list[tuple[bytes, bytes]]:

@@ -99,7 +99,8 @@ def test_without_virtual_keys_the_caller_s_own_key_goes_on_and_is_a_tenant(upstr
     with serve(Gateway(config, sinks=[sink])) as url:
         for key in ("own-key", "other-key", None):
             head = {"authorization": f"Bearer {key}"} if key else {}
-            assert httpx2.post(f"{url}{CHAT}?a=1&key=q", json=body(), headers=head).is_success
+            query = "?a=1" if key else "?a=1&key=q"
+            assert httpx2.post(f"{url}{CHAT}{query}", json=body(), headers=head).is_success
     assert [seen.header("authorization") for seen in providers.seen] == [
         "Bearer own-key", "Bearer other-key", None,
     ]  # fmt: skip
@@ -108,6 +109,38 @@ def test_without_virtual_keys_the_caller_s_own_key_goes_on_and_is_a_tenant(upstr
     assert len(tenants) == 3
     assert "own-key" not in str(sink.events)
     assert all(tenant.startswith("key-") for tenant in tenants)
+
+
+@pytest.mark.parametrize(
+    ("headers", "query"),
+    [
+        ([("authorization", "Bearer any"), ("api-key", "own-key")], ""),
+        ([("authorization", "Bearer any"), ("authorization", "Bearer own-key")], ""),
+        ([("authorization", "Bearer\town-key"), ("x-api-key", "any")], ""),
+        ([("authorization", "Basic own-key"), ("x-api-key", "any")], ""),
+        ([("authorization", "Bearer any")], "?Key=own-key"),
+        ([("x-goog-api-key", "any")], "?oauth_token=own-key"),
+    ],
+)
+def test_nobody_is_another_tenant_by_a_second_key(upstream_url, providers, headers, query):
+    config = GatewayConfig((Upstream(url=upstream_url),), guard={"store": "memory://"})
+    with serve(Gateway(config, sinks=[])) as url:
+        reply = httpx2.post(f"{url}{CHAT}{query}", json=body(), headers=headers)
+        assert reply.status_code == 401
+        assert "more than one key" in reply.json()["error"]["message"]
+        assert not providers.seen
+
+
+@pytest.mark.parametrize(
+    "query", ["fields=candidates", "%24fields=candidates", "callback=f", "$callback=f", "alt=proto"]
+)
+def test_google_is_not_asked_to_leave_the_usage_out(run, providers, query):
+    running = run()
+    head = {"x-goog-api-key": running.key, "x-goog-fieldmask": "candidates"}
+    reply = httpx2.post(f"{running.url}{GEMINI}?{query}&alt=sse", json=CONTENTS, headers=head)
+    assert reply.status_code == 200
+    assert providers.last.query == {"alt": ["sse"]}
+    assert providers.last.header("x-goog-fieldmask") is None
 
 
 def test_an_empty_query_stays_empty():
