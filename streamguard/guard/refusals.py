@@ -45,6 +45,8 @@ class Refusals:
         digest = fingerprint(request.body, request.model)
         first = self._oversized.recall(digest, mine, self._clock())
         if first is not None:
+            first = copy(first)  # of somebody else's request, maybe
+            first.scope = {key: scope[key] for key in first.scope}
             message = f"refused before and sent again unchanged: {first.message}"
             raise OversizedRetryError(message, first=first) from first
 

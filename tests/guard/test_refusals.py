@@ -52,3 +52,18 @@ async def test_a_limit_of_one_tenant_refuses_no_other():
             with pytest.raises(refused):
                 await guard.preflight(body, identity=Identity(tenant="small"))
         await guard.preflight(body, identity=Identity(tenant="large"))
+
+
+async def test_who_sends_what_somebody_else_was_refused_for_does_not_learn_who_that_was():
+    limit = Limit(input_tokens=5, per="request", scope=("tenant", "user"), name="r")
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "word " * 50}]}
+    async with Guard([limit], sinks=[]) as guard:
+        with pytest.raises(BudgetExceededError):
+            await guard.preflight(body, identity=Identity("acme", "ann"))
+        with pytest.raises(OversizedRetryError) as refused:
+            await guard.preflight(body, identity=Identity("other", "bob"))
+        assert refused.value.scope == {"tenant": "other", "user": "bob"}
+        assert refused.value.first.scope == refused.value.scope
+        with pytest.raises(OversizedRetryError) as again:
+            await guard.preflight(body, identity=Identity("acme", "ann"))
+        assert again.value.scope == {"tenant": "acme", "user": "ann"}
