@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -10,17 +10,21 @@ from streamguard.core.alone import FailPolicy
 from streamguard.errors import ConfigurationError
 from streamguard.stores.base import Store
 
-STORES: Mapping[str, tuple[str, str]] = {
-    "memory": ("streamguard.stores.memory", "from_url"),
-    "sqlite": ("streamguard.stores.sqlite", "from_url"),
-    "redis": ("streamguard.stores.redis_urls", "from_url"),
-    "rediss": ("streamguard.stores.redis_urls", "from_url"),
-    "valkey": ("streamguard.stores.redis_urls", "from_url"),
-    "redis+cluster": ("streamguard.stores.redis_urls", "from_url"),
-    "rediss+cluster": ("streamguard.stores.redis_urls", "from_url"),
-    "redis+sentinel": ("streamguard.stores.redis_urls", "from_url"),
+_TLS = ("ca_certs", "certfile", "keyfile", "cert_reqs")
+_WRAPPERS = ("fail", "batch")
+_REDIS = ("timeout", "db", "username", "password", *(f"ssl_{name}" for name in _TLS))
+
+STORES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "memory": ("streamguard.stores.memory", ()),
+    "sqlite": ("streamguard.stores.sqlite", ("timeout",)),
+    "redis": ("streamguard.stores.redis_urls", _REDIS),
+    "rediss": ("streamguard.stores.redis_urls", _REDIS),
+    "valkey": ("streamguard.stores.redis_urls", _REDIS),
+    "redis+cluster": ("streamguard.stores.redis_urls", _REDIS),
+    "rediss+cluster": ("streamguard.stores.redis_urls", _REDIS),
+    "redis+sentinel": ("streamguard.stores.redis_urls", _REDIS),
 }
-"""URL scheme → the module and the function in it that makes the store of a URL."""
+"""URL scheme → the module whose ``from_url`` makes its store, and the options it takes."""
 
 
 def open_store(store: str | Store | None = None) -> Store:
@@ -40,7 +44,8 @@ def open_store(store: str | Store | None = None) -> Store:
     ``open``.
 
     Raises:
-        ConfigurationError: no store has this scheme, or the URL is not what it needs.
+        ConfigurationError: no store has this scheme, or the URL is not what it needs; an option
+            that is none is refused, since a policy that is not read would not be missed.
     """
     if store is None:
         store = "memory://"
@@ -52,20 +57,30 @@ def open_store(store: str | Store | None = None) -> Store:
         told = repr(scheme) if scheme else "a URL without a scheme"
         message = f"no store for {told}; use one of {', '.join(STORES)}"
         raise ConfigurationError(message)
-    module, function = STORES[scheme]
+    module, options = STORES[scheme]
+    _check_options(url, options)
     try:
-        make: Callable[[str], Store] = getattr(import_module(module), function)
+        make: Callable[[str], Store] = import_module(module).from_url
     except ImportError as error:
         message = f"{scheme}:// needs a package that is missing: pip install 'streamguard[redis]'"
         raise ConfigurationError(message) from error
     return _wrap(make(url), wrappers)
 
 
+def _check_options(url: str, options: Sequence[str]) -> None:
+    given = [key for key, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)]
+    unknown = [key for key in given if key not in options]
+    if unknown:
+        known = ", ".join((*_WRAPPERS, *options))
+        message = f"unknown ?{unknown[0]}= in the store's URL; it takes {known}"
+        raise ConfigurationError(message)
+
+
 def _split(url: str) -> tuple[str, dict[str, str]]:
     """A URL without ``fail`` and ``batch``, and these."""
     parts = urlsplit(url)
     pairs = parse_qsl(parts.query, keep_blank_values=True)
-    wrappers = {key: value for key, value in pairs if key in {"fail", "batch"}}
+    wrappers = {key: value for key, value in pairs if key in _WRAPPERS}
     if not wrappers:
         return url, {}
     query = urlencode([(key, value) for key, value in pairs if key not in wrappers])
@@ -80,7 +95,7 @@ def _wrap(store: Store, wrappers: Mapping[str, str]) -> Store:
 
         fail, timeout = wrappers["fail"], 1.25 * getattr(store, "timeout", 1.0)
         named: dict[str, FailPolicy] = {"closed": "closed", "open": "open"}
-        policy = named[fail] if fail in named else _number("fail", fail)
+        policy = named[fail] if fail in named else _number("fail", fail, "closed, open or ")
         store = PolicyStore(store, policy=policy, timeout=timeout)
     if "batch" in wrappers:
         from streamguard.stores.batching import BatchingStore
@@ -89,12 +104,12 @@ def _wrap(store: Store, wrappers: Mapping[str, str]) -> Store:
     return store
 
 
-def _number(name: str, text: str) -> float:
+def _number(name: str, text: str, others: str = "") -> float:
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not value > 0:
-        message = f"?{name}={text!r} in the store's URL must be a number over 0"
+        message = f"?{name}={text!r} in the store's URL must be {others}a number over 0"
         raise ConfigurationError(message)
     return value

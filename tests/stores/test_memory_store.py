@@ -114,6 +114,21 @@ def test_wrong_wrappers(query):
         open_store(f"memory://?{query}")
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("memory://?fial=open", "unknown ?fial= in the store's URL; it takes fail, batch"),
+        ("sqlite:///b.db?timeout=2&bacth=1", "unknown ?bacth= in the store's URL; it takes fail"),
+        ("redis://h?fail=open&fial=", "unknown ?fial= in the store's URL; it takes fail, batch"),
+        ("memory://?fail=opne", "?fail='opne' in the store's URL must be closed, open or a"),
+        ("memory://?batch=long", "?batch='long' in the store's URL must be a number over 0"),
+    ],
+)
+def test_a_misspelled_option_of_a_url_is_named(url, told):
+    with pytest.raises(ConfigurationError, match=re.escape(told)):
+        open_store(url)
+
+
 @pytest.mark.parametrize("url", ["mysql://x", "memory", ""])
 def test_unknown_store_is_refused(url):
     with pytest.raises(ConfigurationError, match=re.escape(", ".join(STORES))):
