@@ -11,11 +11,14 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from streamguard.catalog import Catalog
+from streamguard.errors import ConfigurationError
 from streamguard.guard.config import read_config
 from streamguard.guard.engine import Engine
 from streamguard.guard.settings import Cache, Queue, Settings, as_option
@@ -56,7 +59,9 @@ class Guard(Engine):
         sinks: Sequence[Sink] | None = None,
         **settings: Any,
     ) -> None:
-        """Raise ``ConfigurationError`` for a figure that cannot work."""
+        """Raise ``ConfigurationError`` for a figure or an object that cannot work."""
+        _check_names(settings)
+        _check_parts(catalog, sinks)
         if "fit" in settings:
             from streamguard.planner.fitting import as_fit
 
@@ -95,7 +100,11 @@ class Guard(Engine):
         Raises:
             ConfigurationError: the file cannot be read or a key in it is wrong.
         """
-        return cls(**read_config(Path(path)))
+        given = read_config(Path(path))
+        try:
+            return cls(**given)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{path}: {error.message}") from error
 
     def wrap(
         self, client: Client, *, identity: Identity | None = None, unlisted: Unlisted = "detect"
@@ -126,3 +135,25 @@ class Guard(Engine):
 
         body = {"model": model, "messages": list(messages or ()), "stream": True, **request}
         return GuardedStream(self, source, body, identity and checked(identity))
+
+
+def _check_names(settings: Mapping[str, Any]) -> None:
+    known = [field.name for field in fields(Settings)]
+    for name in settings:
+        if name not in known:
+            near = get_close_matches(name, ["limits", "store", "catalog", "sinks", *known], 1)
+            asked = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"Guard() got an unexpected keyword argument {name!r}{asked}")
+
+
+def _check_parts(catalog: Any, sinks: Any) -> None:
+    """What fails only at a call, and a sink's failures not even there, is refused at once."""
+    if catalog is not None and not isinstance(catalog, Catalog):
+        raise ConfigurationError("catalog= must be a Catalog, such as Catalog({'my-model': {…}})")
+    if sinks is not None and not (isinstance(sinks, Sequence) and all(map(_is_sink, sinks))):
+        message = "sinks= must be a list of objects with emit(event), such as [StructlogSink()]"
+        raise ConfigurationError(message)
+
+
+def _is_sink(given: Any) -> bool:
+    return not isinstance(given, type) and callable(getattr(given, "emit", None))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from streamguard.catalog import Catalog
+from streamguard.errors import ConfigurationError
 from streamguard.guard.config import read_config
 from streamguard.guard.settings import Cache, Queue, Settings, as_option
 from streamguard.guard.store_policies import with_policies
@@ -62,7 +63,10 @@ def load(path: Path) -> Loaded:
     guard = read_config(path)
     limits = guard.pop("limits")
     guard.pop("sinks", None)
-    return _loaded(guard, limits, lambda _tenant: limits)
+    try:
+        return _loaded(guard, limits, lambda _tenant: limits)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error.message}") from error
 
 
 def _is_gateway(path: Path) -> bool:

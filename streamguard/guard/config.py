@@ -63,7 +63,7 @@ def parse_config(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     unknown = set(given) - _SETTING_KEYS - {"limits", "store", "models"}
     if unknown:
-        known = sorted(_SETTING_KEYS | {"limits", "store", "models"})
+        known = sorted(_SETTING_KEYS | {"limits", "store", "models", "tell"})
         raise ConfigurationError(f"{where}: unknown keys {sorted(unknown)}; known: {known}")
     result: dict[str, Any] = {key: given[key] for key in _SETTING_KEYS & set(given)}
     if "store" in given:

@@ -6,7 +6,9 @@ import re
 
 import pytest
 
-from streamguard import ConfigurationError, Guard, Limit
+from streamguard import Catalog, ConfigurationError, Guard, Limit
+from streamguard.sinks.memory import ListSink
+from streamguard.sinks.structlog import StructlogSink
 
 pytestmark = pytest.mark.anyio
 
@@ -40,6 +42,8 @@ WRONG = {
     "limits = [{tokens = 5, scope = [[]]}]": "limits[0]: scope=[[]] must be a list",
     "limits = [{tokens = 5, scope = 5}]": "limits[0]: scope=5 must be a list",
     "limits = [{tokens = 5, per = []}]": "limits[0]: per=[] is not a span",
+    "fit = 'drop-oldset'": "fit='drop-oldset' is unknown; use one of drop-oldest",
+    "store = 'mystery://x'": "no store for 'mystery'; use one of memory, sqlite",
     "limits = [{tokens = 5, per = 5}]": "limits[0]: per=5 is not a span",
 }
 
@@ -49,6 +53,15 @@ def test_a_wrong_value_is_named_with_its_file(tmp_path, text):
     path = tmp_path / "wrong.toml"
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=re.escape(f"{path}: {WRONG[text]}")):
+        Guard.from_config(path)
+
+
+def test_the_known_keys_of_a_file_are_all_named(tmp_path):
+    path = tmp_path / "wrong.toml"
+    path.write_text("[tel]")
+    with pytest.raises(
+        ConfigurationError, match=r"known: \[.*'models', .*, 'tell', 'tokenizers'\]"
+    ):
         Guard.from_config(path)
 
 
@@ -65,3 +78,27 @@ async def test_the_stores_url_can_come_from_the_environment(tmp_path, monkeypatc
 def test_limits_are_a_list_of_limits(limits):
     with pytest.raises(ConfigurationError, match=r"must be a list of Limit\(…\)"):
         Guard(limits=limits)
+
+
+@pytest.mark.parametrize(
+    "sinks", [5, "x", ListSink(), [5], [ListSink], [StructlogSink(), object()]], ids=str
+)
+def test_a_sink_that_would_hear_nothing_is_refused(sinks):
+    with pytest.raises(ConfigurationError, match=r"sinks= must be a list .*\[StructlogSink\(\)\]"):
+        Guard(sinks=sinks)
+
+
+def test_a_catalog_that_is_none_is_refused():
+    with pytest.raises(ConfigurationError, match=r"catalog= must be a Catalog, such as"):
+        Guard(catalog={"my-model": {"context_window": 5}})
+    Guard(catalog=Catalog({"my-model": {"context_window": 5}}), sinks=(ListSink(),))
+
+
+def test_a_misspelled_setting_is_named_with_what_it_may_be():
+    told = r"Guard\(\) got an unexpected keyword argument 'fallbak'; did you mean 'fallback'\?"
+    with pytest.raises(TypeError, match=told):
+        Guard(fallbak=["gpt-4o-mini"])
+    with pytest.raises(TypeError, match="'limit'; did you mean 'limits'"):
+        Guard(limit=[])
+    with pytest.raises(TypeError, match="'xyzzy'$"):
+        Guard(xyzzy=1)

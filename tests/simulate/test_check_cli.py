@@ -161,6 +161,8 @@ def test_a_bad_config_is_one_line_and_exit_code_1(tmp_path):
     assert "limits[0]: per='fortnight'" in bad.stderr
     assert len(bad.stderr.splitlines()) == 1
     assert run(tmp_path / "none.toml").exit_code == 1
+    path = written(tmp_path, "fit = 'drop-oldset'\n")
+    assert run(path).stderr.startswith(f"Error: {path}: fit='drop-oldset' is unknown; use one of")
 
 
 RATES = Rates(1_000, 10, 40)
