@@ -64,7 +64,8 @@ class StreamGuardMiddleware:
     asyncio.
 
     Raises:
-        ConfigurationError: a route names an unknown protocol, or ``unlisted`` is another word.
+        ConfigurationError: a route names an unknown protocol or has parameters, ``unlisted`` is
+            another word, or ``guard`` or ``identify`` is none.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class StreamGuardMiddleware:
         unlisted: Unlisted = "detect",
         max_body: int = MAX_BODY,
     ) -> None:
+        _check(guard, identify, routes or {})
         self.app = app
         self.guard = guard
         self.identify = identify
@@ -251,6 +253,20 @@ async def _refuse(
         }
     )
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _check(guard: object, identify: object, routes: object) -> None:
+    """Refuse what could fail only at a request, or would never match one."""
+    if not isinstance(guard, Engine):
+        raise ConfigurationError(f"guard= must be a Guard, not {type(guard).__name__}")
+    if identify is not None and not callable(identify):
+        raise ConfigurationError("identify= must be a callable from the scope to an Identity")
+    if not isinstance(routes, Mapping):
+        raise ConfigurationError("routes= must be a table such as {'/chat': 'openai_chat'}")
+    for path in routes:
+        if "{" in path:
+            message = f"routes= names {path!r}; paths are compared as they are, without parameters"
+            raise ConfigurationError(message)
 
 
 def _route(given: str | Route | None) -> Route:

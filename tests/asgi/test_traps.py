@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from typing import Any
 
@@ -208,7 +209,21 @@ async def test_a_response_that_is_compressed_all_the_same_fails_closed(guard, si
     assert wire.status == 502
     assert json.loads(wire.body)["error"]["code"] == "unmetered"
     assert sink.events[-1].outcome == "unmetered"
+    assert sink.events[-1].charged.output_tokens == 50  # billed, and nobody knows how much
     assert await held(guard) == 0
+
+
+async def test_a_second_start_is_an_error_and_what_was_streamed_is_charged(guard, sink):
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": SSE})
+        for part in WHOLE[:2]:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.start", "status": 500, "headers": []})
+
+    with pytest.raises(RuntimeError, match="twice"):
+        await Wire().through(StreamGuardMiddleware(app, guard=guard))
+    assert (sink.events[-1].event, sink.events[-1].outcome) == ("settled", "app_error")
+    assert sink.events[-1].charged.output_tokens == 2
 
 
 async def test_under_base_http_middleware(sink):
@@ -494,3 +509,18 @@ async def test_model_endpoints_that_cannot_be_metered_are_denied(guard, sink, pa
 def test_a_word_that_is_no_policy_is_a_configuration_error():
     with pytest.raises(ConfigurationError, match="dney"):
         StreamGuardMiddleware(replying([]), guard=Guard(sinks=[]), unlisted="dney")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"guard": Guard}, "guard= must be a Guard, not type"),
+        ({"guard": 5}, "guard= must be a Guard, not int"),
+        ({"identify": Identity("acme")}, "identify= must be a callable from the scope to an"),
+        ({"routes": ["/chat"]}, "routes= must be a table such as {'/chat': 'openai_chat'}"),
+        ({"routes": {"/rooms/{room}": "openai_chat"}}, "routes= names '/rooms/{room}'; paths are"),
+    ],
+)
+def test_what_could_fail_only_at_a_request_is_refused_at_once(wrong, told):
+    with pytest.raises(ConfigurationError, match=re.escape(told)):
+        StreamGuardMiddleware(replying([]), **{"guard": Guard(sinks=[]), **wrong})
