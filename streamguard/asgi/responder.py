@@ -12,9 +12,17 @@ from streamguard.core.strict_json import dumps
 from streamguard.core.wire import StreamState
 from streamguard.errors import TimeBudgetExceededError
 from streamguard.guard.call import Call
-from streamguard.guard.metered import MAX_WHOLE_BYTES, MeteredStream, Mode, measured, mode_of
+from streamguard.guard.metered import (
+    MAX_WHOLE_BYTES,
+    MeteredStream,
+    Mode,
+    measured,
+    mode_of,
+    unmetered,
+)
 from streamguard.guard.numbers import refusal_numbers
 from streamguard.guard.provider_errors import MAX_ERROR_BYTES, oversized_reply
+from streamguard.protocols.unlabelled import Unlabelled, is_labelled
 
 
 class Responder:
@@ -23,8 +31,8 @@ class Responder:
     ``final`` is called just before the final body is sent, so that the books are on their way
     when the client may send its next request. ``stop`` is called when the app has nothing left
     to do: it must cancel the app's scope.
-    Nothing is raised from ``send``: an app that is cancelled closes its upstream, one that
-    gets an exception from ``send`` does not always.
+    Nothing is raised from ``send`` but for a second start: an app that is cancelled closes its
+    upstream, one that gets an exception from ``send`` does not always.
 
     Attributes:
         progress: called with each piece of a stream, and whether output was handed on by now.
@@ -99,6 +107,8 @@ class Responder:
             await self._send(message)
 
     async def _on_start(self, message: Message) -> None:
+        if self.status is not None:  # servers say so, too
+            raise RuntimeError("the app started its response twice")
         self.status = message["status"]
         headers = list(message.get("headers", ()))
         media, coding = (_text(header(headers, name)) for name in (b"content-type", _ENCODING))
@@ -110,10 +120,19 @@ class Responder:
             return
         self._start = {**message, "headers": headers + encoded(self._call.headers())}
         if self._mode == "stream":
-            self._stream = MeteredStream(self._call, self._state() if self._state else None)
+            self._stream = MeteredStream(self._call, self._state_of(media))
             self._start["headers"] = without(self._start["headers"], b"content-length")
         if self._mode != "whole":
             await self._send(self._start)
+
+    def _state_of(self, media: str | None) -> StreamState | None:
+        """The state of a stream where it is not simply its protocol's."""
+        if self._state is not None:
+            return self._state()
+        subject = self._call.assessment.subject
+        if is_labelled(media) or not subject.request.produces_output:
+            return None
+        return Unlabelled(subject.protocol.stream(subject.request))
 
     async def _on_body(self, body: bytes, more: bool) -> None:
         if self._mode == "whole":
@@ -176,7 +195,7 @@ class Responder:
     async def _refuse(self, reason: str) -> None:
         """Answer in the app's stead: its response cannot be guarded."""
         error = {"message": reason, "type": "api_error", "code": "unmetered"}
-        await self._answer(502, dumps({"error": error}), Spent("unmetered"))
+        await self._answer(502, dumps({"error": error}), unmetered(self._call))
         self._stop()
 
     async def _answer(self, status: int, body: bytes, spent: Spent) -> None:

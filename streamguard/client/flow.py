@@ -19,7 +19,7 @@ from streamguard.guard.call import Call
 from streamguard.guard.counter import BIG
 from streamguard.guard.deadlines import Deadlines
 from streamguard.guard.engine import Engine
-from streamguard.guard.metered import MAX_WHOLE_BYTES, measured, mode_of
+from streamguard.guard.metered import MAX_WHOLE_BYTES, measured, mode_of, unmetered
 from streamguard.guard.numbers import refusal_headers, refusal_numbers
 from streamguard.guard.provider_errors import MAX_ERROR_BYTES, failed, oversized_reply
 from streamguard.guard.shape import looks_like_chat
@@ -159,14 +159,14 @@ class Flow:
         if mode == "whole":
             return await self._whole(response, call, memo, io)
         if mode == "encoded":
-            return await self._unmetered(response, call, io, "is compressed")
+            return await self._unmetered(response, call, io, "is compressed", unmetered(call))
         return await self._unbilled(response, call, io, billed=mode == "empty")
 
     async def _whole(self, response: Any, call: Call, memo: Memo, io: Io) -> Any:
         try:
             body = await io.read(response, MAX_WHOLE_BYTES)
         except TooLargeError:
-            return await self._unmetered(response, call, io, "is too large")
+            return await self._unmetered(response, call, io, "is too large", unmetered(call))
         await io.close(response)
         body, spent = measured(call, body)
         spent = replace(spent, status=response.status_code)
@@ -186,7 +186,8 @@ class Flow:
         try:
             body = await io.read(response, MAX_ERROR_BYTES)
         except TooLargeError:
-            return await self._unmetered(response, call, io, "is too large")
+            free = Spent("unmetered", billed=False)
+            return await self._unmetered(response, call, io, "is too large", free)
         await io.close(response)
         refused = oversized_reply(status, body)
         if refused is not None:
@@ -194,10 +195,10 @@ class Flow:
         await io.guard(lambda: call.finish(spent))
         return self._response(response, call, content=body)
 
-    async def _unmetered(self, response: Any, call: Call, io: Io, reason: str) -> Any:
+    async def _unmetered(self, response: Any, call: Call, io: Io, reason: str, spent: Spent) -> Any:
         """Fail closed on what cannot be counted: the upstream is stopped, nothing handed on."""
         await io.close(response)
-        await io.guard(lambda: call.finish(Spent("unmetered", status=502)))
+        await io.guard(lambda: call.finish(replace(spent, status=502)))
         text = f"the provider's response {reason} and cannot be metered; nothing of it is shown"
         error = {"message": text, "type": "api_error", "code": "unmetered"}
         return self.web.Response(

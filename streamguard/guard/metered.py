@@ -54,6 +54,11 @@ def measured(call: Call, body: bytes) -> tuple[bytes, Spent]:
     return shortened, Spent("cut", usage, reply.usage, served=reply.served)
 
 
+def unmetered(call: Call) -> Spent:
+    """A response that cannot be read: the provider bills it, so all that was allowed counts."""
+    return Spent("unmetered", Usage(output_tokens=call.allowance))
+
+
 class MeteredStream:
     """One response stream of a call: bytes in, bytes to hand on out.
 

@@ -183,6 +183,11 @@ async def test_a_response_too_large_to_be_metered_is_not_shown(url, monkeypatch)
         error = await client.post("/big-error/chat/completions", json=CHAT)
     assert (whole.status_code, error.status_code) == (502, 502)
     assert book.outcomes == ["unmetered", "unmetered"]
+    assert [event.event for event in book.ended] == ["settled", "released"]
+    ((_, output),) = book.charged
+    assert (
+        output == book.guard.settings.reserve_output
+    )  # all that was allowed; an error costs nothing
 
 
 async def test_an_error_that_quotes_a_long_request_is_shown(url):
