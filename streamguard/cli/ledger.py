@@ -16,11 +16,14 @@ from streamguard.errors import ConfigurationError
 _STEPS = {"minute": 60, "hour": 3_600, "day": 86_400}
 _UNITS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _AGO = re.compile(r"([1-9]\d{0,5})([mhdw])")
+_DAYS = {"today": 0, "yesterday": 1}
 _FINE = 3 * 86_400  # a shorter period is plotted by hour
 
 
 class Moment(click.ParamType[float]):
-    """A time: 90m, 24h, 7d or 2w ago, or an ISO date or time (UTC unless it says otherwise)."""
+    """A time: 90m, 24h, 7d or 2w ago, the beginning of today or yesterday, or an ISO date or time;
+    UTC unless it says otherwise.
+    """
 
     name = "time"
 
@@ -28,10 +31,12 @@ class Moment(click.ParamType[float]):
         """Unix seconds."""
         if ago := _AGO.fullmatch(str(value)):
             return time.time() - int(ago[1]) * _UNITS[ago[2]]
+        if value in _DAYS:
+            return (time.time() // 86_400 - _DAYS[value]) * 86_400
         try:
             moment = datetime.fromisoformat(str(value))
         except ValueError:
-            known = "24h, 7d, 2026-11-24 or 2026-11-24T09:00"
+            known = "24h, 7d, yesterday, 2026-11-24 or 2026-11-24T09:00"
             self.fail(f"{value!r} is no time; write {known}", param, ctx)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
@@ -45,9 +50,19 @@ _OPTIONS = (
         show_envvar=True,
         help="The ledger: sqlite:///FILE or postgresql://USER@HOST/NAME.",
     ),
-    click.option("--since", type=Moment(), help="Calls from then on: 24h, 7d, 2026-11-24, …."),
+    click.option(
+        "--since",
+        type=Moment(),
+        help="Calls from then on: 24h, 7d, yesterday, 2026-11-24, … (UTC).",
+    ),
     click.option("--until", type=Moment(), help="Calls before then."),
-    click.option("--top", default=10, show_default=True, type=click.IntRange(1, 1000)),
+    click.option(
+        "--top",
+        default=10,
+        show_default=True,
+        type=click.IntRange(1, 1000),
+        help="How many of each, the largest first.",
+    ),
     click.option(
         "--every", type=click.Choice(list(_STEPS)), help="The plot's step; fitted if absent."
     ),
@@ -59,6 +74,13 @@ def ledger_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def checked_period(since: float | None, until: float | None) -> tuple[float | None, float | None]:
+    """Raise ``click.UsageError`` for a period that ends before it begins."""
+    if since is not None and until is not None and until <= since:
+        raise click.UsageError("--until is not after --since, so no call is in between")
+    return since, until
 
 
 def step_of(every: str | None, spread: float) -> int:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 
 from streamguard.cli.ledger import opened
@@ -46,7 +47,7 @@ def from_lines(path: Path) -> Iterator[Record]:
 
 def _lines(path: Path) -> Iterator[Record]:
     try:
-        with path.open("rb") as file:
+        with click.open_file(str(path), "rb") as file:  # "-" is stdin
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield from _record(_decoded(line, path, number), f"{path}, line {number}")
@@ -58,7 +59,8 @@ def _decoded(line: bytes, path: Path, number: int) -> Mapping[str, Any]:
     try:
         row = msgspec.json.decode(line)
     except msgspec.DecodeError as error:
-        raise ConfigurationError(f"{path}, line {number} is not JSON: {error}") from error
+        message = f"{path}, line {number} is not JSON: {error}; a log has one JSON object a line"
+        raise ConfigurationError(message) from error
     if not isinstance(row, dict):
         raise ConfigurationError(f"{path}, line {number} must be a JSON object")
     return row
@@ -74,7 +76,8 @@ def _record(row: Mapping[str, Any], where: str) -> Iterator[Record]:
         return
     for field in ("at", "input", "output"):
         if not isinstance(found[field], (int, float)) or isinstance(found[field], bool):
-            raise ConfigurationError(f"{where} has no {field}: write it as {_NAMES[field][-1]!r}")
+            unit = "in Unix seconds" if field == "at" else "in tokens"
+            raise ConfigurationError(f"{where} needs the number {_NAMES[field][-1]!r}, {unit}")
     yield _made(found)
 
 

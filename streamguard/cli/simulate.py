@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from streamguard.cli.ledger import ledger_options, step_of
+from streamguard.cli.ledger import checked_period, ledger_options, step_of
 from streamguard.cli.records import from_ledger, from_lines
 from streamguard.core.replay import Policy, Record, Replay, Replayed
 from streamguard.core.replay_totals import Totals
@@ -23,13 +23,13 @@ from streamguard.usage import Usage
     "--config",
     required=True,
     type=click.Path(path_type=Path),
-    help="The limits to try: a guard's TOML file.",
+    help="The limits to try: a guard's or a gateway's TOML file.",
 )
 @ledger_options
 @click.option("--by", type=click.Choice(DIMENSIONS), default="tenant", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def simulate(file: Path | None, config: Path, as_json: bool, **asked: Any) -> None:
-    """Replay recorded usage (a log FILE, or the ledger) against another set of limits.
+    """Replay recorded usage (a log FILE, - for stdin, or the ledger) against another set of limits.
 
     Each settled call is reserved and settled again by the ledger's rules and its own clock. A
     call that would be refused does not come again; one that would be cut costs what it got.
@@ -49,7 +49,7 @@ def simulate(file: Path | None, config: Path, as_json: bool, **asked: Any) -> No
 
 
 def _records(file: Path | None, asked: dict[str, Any]) -> list[Record]:
-    since, until = asked["since"], asked["until"]
+    since, until = checked_period(asked["since"], asked["until"])
     if file is None:
         return list(from_ledger(asked["db"], since, until))
     return [

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from streamguard.cli.ledger import ledger_options, opened, step_of
+from streamguard.cli.ledger import checked_period, ledger_options, opened, step_of
 from streamguard.limits import DIMENSIONS
 
 
@@ -49,11 +49,12 @@ def usage(db: str, as_json: bool, **asked: Any) -> None:
 
 
 def _ask(db: str, asked: dict[str, Any]) -> dict[str, Any]:
+    since, until = checked_period(asked["since"], asked["until"])
     with opened(db) as engine:
         from streamguard.sinks.ledger_queries import Ledger, Period
 
         only: dict[str, str] = {name: asked[name] for name in DIMENSIONS if asked[name] is not None}
-        return _answers(Ledger(engine), Period(asked["since"], asked["until"], only), asked)
+        return _answers(Ledger(engine), Period(since, until, only), asked)
 
 
 def _answers(ledger: Any, period: Any, asked: dict[str, Any]) -> dict[str, Any]:

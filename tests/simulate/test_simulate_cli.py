@@ -145,8 +145,9 @@ def test_nothing_to_replay(tmp_path, config):
     [
         ("nonsense", "line 1 is not JSON"),
         ("[1]", "must be a JSON object"),
-        ('{"at": 1, "input_tokens": 3}', "has no output: write it as 'output_tokens'"),
-        ('{"at": true, "input_tokens": 3, "output_tokens": 3}', "has no at"),
+        ('{"at": 1, "input_tokens": 3}', "line 1 needs the number 'output_tokens', in tokens"),
+        ('{"at": true, "input_tokens": 3, "output_tokens": 3}', "needs the number 'at', in Unix"),
+        ('{"at": "9:00", "input_tokens": 3, "output_tokens": 3}', "'at', in Unix seconds"),
     ],
 )
 def test_a_line_that_is_no_call_is_named(tmp_path, config, text, says):
@@ -156,6 +157,20 @@ def test_a_line_that_is_no_call_is_named(tmp_path, config, text, says):
     assert result.exit_code == 1
     assert says in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_log_can_come_from_stdin(config):
+    given = ["simulate", "-", "--config", str(config), "--json"]
+    result = CliRunner().invoke(cli.main, given, input="\n".join(lines("log")))
+    assert json.loads(result.stdout)["totals"]["calls"] == 6
+
+
+def test_a_period_that_ends_before_it_begins_is_bad_usage(tmp_path, config):
+    log = tmp_path / "log.jsonl"
+    log.write_text("\n".join(lines("log")))
+    result = run(log, "--config", config, "--since", "1d", "--until", "2d")
+    assert result.exit_code == 2
+    assert "--until is not after --since" in result.stderr
 
 
 def test_what_is_missing_is_named(tmp_path, config):

@@ -183,7 +183,7 @@ def test_sqlalchemy_missing_says_what_to_install(monkeypatch, db):
     assert complaint(db=db) == (1, "Error: the ledger needs pip install 'streamguard[sql]'")
 
 
-@pytest.mark.parametrize("args", [["--since", "yesterday"], ["--by", "colour"], ["--top", "0"]])
+@pytest.mark.parametrize("args", [["--since", "tomorrow"], ["--by", "colour"], ["--top", "0"]])
 def test_bad_usage(args, db):
     assert complaint(*args, db=db)[0] == 2
 
@@ -198,6 +198,19 @@ def test_a_time_ago(text, ago):
 def test_a_time_by_the_calendar():
     assert Moment().convert("2026-11-24", None, None) == 1_795_478_400
     assert Moment().convert("2026-11-24T01:00+01:00", None, None) == 1_795_478_400
+
+
+def test_a_day_by_its_name_begins_at_midnight(monkeypatch):
+    monkeypatch.setattr("streamguard.cli.ledger.time.time", lambda: 1_795_478_400 + 5 * HOUR + 0.5)
+    assert Moment().convert("today", None, None) == 1_795_478_400
+    assert Moment().convert("yesterday", None, None) == 1_795_478_400 - DAY
+
+
+def test_a_period_that_ends_before_it_begins_is_bad_usage(tmp_path):
+    for since, until in (("1d", "2d"), ("2026-11-24", "2026-11-24")):
+        result = run("--since", since, "--until", until, db=f"sqlite:///{tmp_path}/none.db")
+        assert result.exit_code == 2
+        assert "--until is not after --since, so no call is in between" in result.stderr
 
 
 SERIES = st.dictionaries(st.integers(0, 500), st.none() | st.integers(0, 10**9), max_size=30)
