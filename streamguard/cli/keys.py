@@ -82,10 +82,12 @@ def list_keys(url: str, as_json: bool) -> None:
 @_URL
 @_JSON
 def revoke(hint: str, url: str, as_json: bool) -> None:
-    """Revoke the key that the list shows as HINT."""
+    """Revoke the key that the list shows as HINT (three dots may stand for its …)."""
+    hint = hint.replace("...", "…")
     found = _ring(url).revoke(hint)
     if not found:
-        raise click.ClickException(f"no active key is shown as {hint}")
+        message = f"no active key is shown as {hint}; 'streamguard keys list' shows them"
+        raise click.ClickException(message)
     click.echo(json.dumps({"revoked": found}) if as_json else f"revoked {hint}")
 
 

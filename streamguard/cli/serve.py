@@ -24,7 +24,9 @@ _LOOPBACK = ("127.", "localhost", "::1")
 
 @click.command()
 @click.option(
-    "--upstream", help="An OpenAI-compatible provider's root URL, for a start without a file."
+    "--upstream",
+    help="An OpenAI-compatible provider's root URL, for a start without a file; it gets the key in "
+    "OPENAI_API_KEY where that is set.",
 )
 @click.option("--config", type=click.Path(path_type=Path), help="The gateway's TOML file.")
 @click.option("--host", help="Address to listen on. Default 127.0.0.1.")
