@@ -22,6 +22,7 @@ LEAST_THINKING = 1024
 
 _ERRORS = {400: "invalid_request_error", 413: "request_too_large", 415: "invalid_request_error",
            429: "rate_limit_error", 503: "overloaded_error"}  # fmt: skip
+_APART = frozenset({"compaction", "advisor_message"})
 _KINDS = {"text": "content", "thinking": "reasoning", "partial_json": "tool"}
 
 
@@ -37,7 +38,20 @@ def block_slots(block: Mapping[str, Any], index: int) -> Iterator[Slot]:
 
 
 def read_usage(usage: Any) -> Usage:
-    """Anthropic's usage: cache reads and writes come on top of ``input_tokens`` there."""
+    """Anthropic's usage: cache reads and writes come on top of ``input_tokens`` there.
+
+    Source: ``BetaUsage`` in the SDK, of ``iterations``: "A `compaction` entry's tokens are not
+    included in the top-level `usage` fields"; an advisor's are not, either.
+    """
+    mine = _own_usage(usage)
+    for one in objects(usage.get("iterations")) if isinstance(usage, Mapping) else ():
+        if fields.word(one) in _APART:
+            pairs = zip(mine.fields(), _own_usage(one).fields(), strict=True)
+            mine = Usage(*(None if own is None else own + (more or 0) for own, more in pairs))
+    return mine
+
+
+def _own_usage(usage: Any) -> Usage:
     parts = [
         fields.count(usage, name)
         for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")

@@ -116,3 +116,21 @@ def test_a_reply_tells_who_answered(name):
     request = parse(name, model="a")
     body = json.dumps({**HEAD, "choices": [], "output": []}).encode()
     assert protocol_named(name).read_reply(request, body).served == Served("b", "flex")
+
+
+def test_what_anthropic_used_beside_the_message_is_charged():
+    def used(kind, given, made, **more):
+        return {"type": kind, "input_tokens": given, "output_tokens": made, **more}
+
+    beside = [used("compaction", 180_000, 3_500), used("advisor_message", 400, 70)]
+    within = [used("message", 23_000, 1_000), used("fallback_message", 9, 9), "odd"]
+    usage = {"input_tokens": 23_000, "output_tokens": 1_000, "iterations": [*within, *beside]}
+    protocol = protocol_named("anthropic")
+    request = parse("anthropic", model="a")
+    doc = {"type": "message", "content": [], "usage": usage}
+    reply = protocol.read_reply(request, json.dumps(doc).encode())
+    assert (reply.usage.input_tokens, reply.usage.output_tokens) == (203_400, 4_570)
+    stream = protocol.stream(request)
+    delta = {"type": "message_delta", "delta": {}, "usage": usage}
+    list(stream.feed(f"event: message_delta\ndata: {json.dumps(delta)}\n\n".encode()))
+    assert stream.reported == reply.usage
