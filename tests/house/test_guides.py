@@ -115,6 +115,14 @@ async def test_a_guarded_client(model):
     assert "retry-after" in answers[-1].headers
 
 
+async def test_the_tests_of_a_guarded_app():
+    async with guide("test-your-app") as page:
+        tests = [made for name, made in page.items() if name.startswith("test_")]
+        assert len(tests) == 3
+        for test in tests:
+            await asyncio.to_thread(test)
+
+
 async def test_a_retry_loop(model):
     async with guide("retry-safely") as page:
         assert await page["ask"]("Hello") == NOTED
@@ -158,13 +166,17 @@ async def test_many_tenants(store):
 
     class Proof:
         async def authenticate(self, conn):
-            return AuthCredentials(), User(conn.headers["authorization"])
+            sent = conn.headers["authorization"]
+            return (AuthCredentials(), User(sent)) if sent else None
 
     async def whole(request):
         return PlainTextResponse("never asked")
 
     async with guide("multi-tenant") as page:
         make = page["app"]
+        for token, tenant in (("a-token-of-ann", "acme"), ("another", None)):
+            sent = {"type": "http", "headers": [(b"authorization", f"Bearer {token}".encode())]}
+            assert (await page["identify_by_token"](sent)).tenant == tenant
 
     def guarded(url: str):
         app = make(url)
@@ -189,6 +201,7 @@ async def test_many_tenants(store):
                                for one in (long, body)]  # fmt: skip
                     return [answer.status_code for answer in answers]
 
+                assert await statuses("") == [200, 200]  # nobody's plan is the free one
                 pro, free = await statuses("acme:ann"), await statuses("bolt:bob")
     finally:
         if server:
