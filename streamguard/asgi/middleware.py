@@ -55,9 +55,9 @@ class StreamGuardMiddleware:
     ``identify(scope)`` says who is charged, from what the app's own authentication proved;
     mount the middleware inside the authentication. ``routes`` adds paths to the well-known
     ones (``{"/chat": "openai_chat", "/internal": None}``). ``unlisted`` is what happens to
-    other POSTs: "detect" guards bodies that are model requests by their shape (also of PUTs and
-    PATCHes) and refuses JSON over ``max_body`` bytes, "pass" lets all through, "deny" refuses
-    them.
+    other POSTs: "detect" guards bodies that are model requests by their shape and refuses JSON
+    over ``max_body`` bytes, "deny" refuses them; bodies of other methods are looked at; "pass"
+    lets all through.
 
     When a stream is cut or the client leaves, the app is cancelled, and a background task that
     would have followed does not run; one that follows a whole response is left alone. Runs on
@@ -107,7 +107,7 @@ class StreamGuardMiddleware:
             method = scope["method"].upper()
             if route.protocol is None and route is not _UNLISTED:
                 await self.app(scope, receive, send)
-            elif method in _EDITS and self.unlisted == "detect":
+            elif method != "POST" and self.unlisted != "pass" and _brings_body(scope, method):
                 await self._detect(scope, receive, send, route)
             elif method != "POST":
                 await self.app(scope, receive, send)
@@ -211,6 +211,7 @@ _UNLISTED = Route(None)
 _CHAT = Route("openai_chat")
 _EDITS = frozenset({"PUT", "PATCH", "QUERY"})
 """Methods that are no model's, but that an app may take on the same path as a POST."""
+_LENGTHS = frozenset({b"content-length", b"transfer-encoding"})
 
 _UNMETERED = re.compile(
     r"/v1(?:beta)?/(?:audio|images|videos|realtime|batches|fine_tuning|assistants|threads|"
@@ -283,6 +284,12 @@ def _route(given: str | Route | None) -> Route:
 
 def _state(name: str | None) -> Callable[[], StreamState] | None:
     return None if name is None else stream_named(name)
+
+
+def _brings_body(scope: Scope, method: str) -> bool:
+    """Whether a body may come: with a GET too, which an app may take for a POST."""
+    sizes = [value for name, value in scope["headers"] if name.lower() in _LENGTHS]
+    return method in _EDITS or scope.get("http_version", "1") >= "2" or sizes not in ([], [b"0"])
 
 
 def _path(scope: Scope) -> str:

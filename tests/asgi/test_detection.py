@@ -101,6 +101,31 @@ async def test_an_upload_is_passed_on_as_it_comes(guarded, app):
     assert app.bodies == [b" \x89PNG" + b"x" * 30_000]
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE", "FETCH"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat"])
+@pytest.mark.parametrize(
+    "scope",
+    [
+        {"headers": [(b"Content-Length", b"99")]},
+        {"headers": [(b"transfer-encoding", b"chunked")]},
+        {"headers": [], "http_version": "2"},
+    ],
+)
+@pytest.mark.parametrize("unlisted", ["detect", "deny"])
+async def test_a_body_that_another_method_brings_is_guarded(app, method, path, scope, unlisted):
+    async with Guard([Limit(input_tokens=1, per="request")], sinks=[]) as guard:
+        guarded = StreamGuardMiddleware(app, guard=guard, unlisted=unlisted)
+        wire = await Wire(path=path, method=method, **scope).through(guarded)
+        assert (wire.status, app.bodies) == (413, [])
+        await Wire(b"", path=path, method=method, **scope).through(guarded)
+        assert app.bodies == [b""]
+
+
+async def test_a_get_without_a_body_is_not_looked_at(guarded, app):
+    await Wire(path="/chat", method="GET", headers=[(b"content-length", b"0")]).through(guarded)
+    assert app.bodies == [REQUEST]
+
+
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "QUERY", "post", "put"])
 @pytest.mark.parametrize("path", ["/chat", "/v1/chat/completions"])
 async def test_other_methods_with_a_model_request_are_guarded(guarded, app, method, path):
