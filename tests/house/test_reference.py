@@ -107,6 +107,18 @@ def test_every_refusal_a_client_may_see_is_in_the_reference():
     assert {code for code in codes - ours if f"`{code}` |" not in PAGES["http.md"]} == set()
 
 
+def test_what_ones_own_code_catches_has_the_status_and_code_beside_it():
+    rows = re.findall(
+        r"^\| .+ \| ([\d, ]+) \| `(\w+)` \| (`.+`) \|$", PAGES["http.md"], re.MULTILINE
+    )
+    assert len(rows) == 6
+    for statuses, code, names in rows:
+        for name in re.findall(r"\w+", names):
+            error = getattr(errors, name)
+            assert error.code == code
+            assert str(error.status) in statuses.split(", ")
+
+
 def test_every_column_of_the_ledger_is_in_the_reference():
     names = [column.name for column in USAGE.columns]
     told = PAGES["ledger.md"]
