@@ -147,6 +147,9 @@ class Limit:
         if self.span is None and self.unit == "requests":
             message = "requests= needs a window: per='minute', 'hour', 'day', …"
             raise ConfigurationError(message)
+        if self.timezone != "UTC" and self.span != 0 and not self.calendar:
+            message = f"timezone={self.timezone!r} is for calendar windows; add calendar=True"
+            raise ConfigurationError(message)
         if self.smooth:
             self._check_smooth()
         object.__setattr__(self, "capacity", self._capacity())

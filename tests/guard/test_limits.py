@@ -68,6 +68,13 @@ def test_a_scope_without_its_comma_is_told_as_it_was_written():
     assert Limit(tokens=1, scope=["tenant"]).scope == ("tenant",)
 
 
+def test_a_time_zone_that_would_not_matter_is_refused():
+    with pytest.raises(ConfigurationError, match="'Europe/Oslo' is for calendar windows; add"):
+        Limit(tokens=5, per="day", timezone="Europe/Oslo")
+    Limit(tokens=5, per="day", calendar=True, timezone="Europe/Oslo")
+    Limit(tokens=5, per="month", timezone="Europe/Oslo")
+
+
 def test_names_and_amounts():
     limit = Limit(cost="0.10", per=timedelta(days=1), scope=("tenant", "user"))
     assert limit.name == "0.10 cost/86400s by tenant+user"
