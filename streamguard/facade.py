@@ -130,9 +130,15 @@ class Guard(Engine):
 
         The result is an async context manager and an async iterator; closing it closes
         ``source``. ``request`` takes what else the request says (``max_tokens=``, ``tools=``).
+
+        Raises:
+            ConfigurationError: ``source`` is no async iterator.
         """
         from streamguard.client.stream import GuardedStream
 
+        if not isinstance(source, AsyncIterable | Awaitable):
+            message = f"guard.stream takes an async iterator, not a {type(source).__name__}"
+            raise ConfigurationError(message)
         body = {"model": model, "messages": list(messages or ()), "stream": True, **request}
         return GuardedStream(self, source, body, identity and checked(identity))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from streamguard.core.planning_keep import Strategy, Summarise, newest_first
 from streamguard.core.planning_units import Unit
@@ -39,7 +39,8 @@ class ComponentBudget:
         turns: keep or drop a question and all that follows it together.
 
     Raises:
-        ConfigurationError: figures that cannot be, or a summary of what does not grow.
+        ConfigurationError: a kind, a strategy or figures that cannot be, or a summary of what does
+            not grow.
     """
 
     name: str
@@ -52,6 +53,12 @@ class ComponentBudget:
 
     def __post_init__(self) -> None:
         """Refuse figures that cannot be."""
+        if self.kind not in get_args(Kind):
+            message = f"component {self.name!r}: kind={self.kind!r}; use one of {get_args(Kind)}"
+            raise ConfigurationError(message)
+        if not callable(self.keep):
+            message = f"component {self.name!r}: keep={self.keep!r} must be a callable strategy"
+            raise ConfigurationError(message)
         if not 0 <= self.share <= 1:
             message = f"component {self.name!r}: share={self.share!r} must be between 0 and 1"
             raise ConfigurationError(message)

@@ -106,8 +106,11 @@ class BudgetPlanner:
         A tool's result always joins the call it answers.
 
         Raises:
-            ConfigurationError: there is no such component.
+            ConfigurationError: there is no such component, or the message is no object.
         """
+        if not isinstance(message, Mapping):
+            told = "a message is an object, such as {'role': 'user', 'content': '…'}"
+            raise ConfigurationError(told)
         owner = next((group for group in self._groups.values() if group.owns(message)), None)
         group = owner or self._group(component or component_of(message))
         group.add(message, len(self._entries))

@@ -102,3 +102,10 @@ def test_a_misspelled_setting_is_named_with_what_it_may_be():
         Guard(limit=[])
     with pytest.raises(TypeError, match="'xyzzy'$"):
         Guard(xyzzy=1)
+
+
+@pytest.mark.parametrize("source", [["text"], iter("text"), lambda: None], ids=str)
+def test_what_is_no_async_iterator_is_no_stream(source):
+    told = f"guard.stream takes an async iterator, not a {type(source).__name__}"
+    with pytest.raises(ConfigurationError, match=told):
+        Guard(sinks=[]).stream(source, model="gpt-4o")

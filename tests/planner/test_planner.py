@@ -197,6 +197,11 @@ def test_a_chunk_is_a_text_with_its_score(chunk):
         BudgetPlanner("gpt-4o").add_chunks([chunk])
 
 
+def test_a_message_is_an_object():
+    with pytest.raises(ConfigurationError, match=r"a message is an object, such as \{'role'"):
+        BudgetPlanner("gpt-4o").add_message("Hello")
+
+
 def test_the_repr_of_a_plan_holds_figures_only():
     planner = BudgetPlanner("gpt-4o", request={"user": "someone"})
     planner.add_message({"role": "user", "content": "a secret question"})
@@ -293,6 +298,8 @@ def test_anthropic_tool_blocks_stay_together():
         (lambda: BudgetPlanner("no-such-model-at-all"), "give window="),
         (lambda: BudgetPlanner("gpt-4o", reserve=1.0), "leave room"),
         (lambda: BudgetPlanner("gpt-4o", reserve=True), "leave room"),
+        (lambda: ComponentBudget("a", kind="dynmic"), "kind='dynmic'; use one of .'fixed', 'dyn"),
+        (lambda: ComponentBudget("a", keep="newest"), "keep='newest' must be a callable"),
         (lambda: ComponentBudget("a", share=1.5), "between 0 and 1"),
         (lambda: ComponentBudget("a", minimum=-1), "0 or more"),
         (lambda: ComponentBudget("a", kind="fixed", keep=Summarise(str)), "growing"),
