@@ -67,11 +67,16 @@ def retry_policy(
     ``max_retries=0``, or its own retries multiply these.
 
     Raises:
-        ConfigurationError: a figure that cannot work.
+        ConfigurationError: a figure that cannot work, or ``retry_on`` holds what is none.
     """
     fewest = min(attempts, attempts if max_total_tokens is None else max_total_tokens)
     if fewest < 1 or min(initial_wait, max_wait) < 0:
         raise ConfigurationError("attempts and max_total_tokens start at 1, waits at 0")
+    try:
+        isinstance(None, retry_on)
+    except TypeError as error:
+        message = f"retry_on={retry_on!r} must be a tuple of exceptions, such as (ValueError,)"
+        raise ConfigurationError(message) from error
     runs = _Runs()
     worthwhile = retry_if_worthwhile(runs, guard, max_wait, retry_on, again=retry_after_output)
     told = _Told(guard, runs)

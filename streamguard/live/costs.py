@@ -9,6 +9,7 @@ from typing import Any
 import anyio.to_thread
 
 from streamguard.core.alerts import DAY
+from streamguard.errors import ConfigurationError
 from streamguard.limits import NANO
 from streamguard.live.book import SPENDERS
 from streamguard.sinks.schema import identifier
@@ -24,7 +25,16 @@ class LedgerView:
     """Asks a ledger for the figures of the page, in a thread, and keeps them for a while."""
 
     def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """``url`` is the ledger's; ``clock`` is monotonic seconds."""
+        """``url`` is the ledger's; ``clock`` is monotonic seconds.
+
+        Raises:
+            ConfigurationError: the URL is no ledger's, or the extra for ledgers is missing.
+        """
+        try:
+            from streamguard.sinks.ledger_database import file_of
+        except ImportError as error:
+            raise ConfigurationError("the ledger needs pip install 'streamguard[sql]'") from error
+        file_of(url)
         self._url = url
         self._clock = clock
         self._due = float("-inf")

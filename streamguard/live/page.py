@@ -54,7 +54,8 @@ class LivePage:
         viewers: how many may watch at once.
 
     Raises:
-        ConfigurationError: the password is too short.
+        ConfigurationError: the password is too short, or ``ledger`` is no ledger's URL or needs
+            the extra ``sql``.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 from dataclasses import replace
 
@@ -16,12 +17,13 @@ from support.texts import ENGLISH
 from streamguard import Guard, Identity, Limit
 from streamguard.core.fund import SLACK
 from streamguard.core.metering import TextMeter
-from streamguard.errors import StoreUnavailableError, StreamGuardError
+from streamguard.errors import ConfigurationError, StoreUnavailableError, StreamGuardError
 from streamguard.live import costs as live_costs
 from streamguard.live import spending as live_spending
 from streamguard.live import view as live_view
 from streamguard.live import windows as live_windows
 from streamguard.live.costs import LedgerView
+from streamguard.live.page import LivePage
 from streamguard.live.sink import LiveSink
 from streamguard.live.view import LiveView
 from streamguard.sinks.ledger import LedgerSink
@@ -485,6 +487,14 @@ def test_a_ledger_is_asked_now_and_then_only(tmp_path):
     assert anyio.run(cost) == 1_000_000_000
     seconds[0] = live_costs.REFRESH
     assert anyio.run(cost) == 2_000_000_000
+
+
+def test_a_ledgers_url_that_is_none_is_refused_at_once(monkeypatch):
+    with pytest.raises(ConfigurationError, match="a ledger is sqlite:///FILE or postgresql"):
+        LivePage(Guard(sinks=[]), ledger="usage.db")
+    monkeypatch.setitem(sys.modules, "streamguard.sinks.ledger_database", None)
+    with pytest.raises(ConfigurationError, match=r"needs pip install 'streamguard\[sql\]'"):
+        LivePage(Guard(sinks=[]), ledger="sqlite:///usage.db")
 
 
 def test_a_ledger_that_is_not_there_or_cannot_be_read_says_so(tmp_path):

@@ -292,6 +292,13 @@ def test_figures_that_cannot_work_are_refused(figures):
         retry_policy(Books().guard, **figures)
 
 
+@pytest.mark.parametrize("wrong", ["ValueError", [ValueError], (ValueError, "x")])
+def test_what_to_retry_on_is_exceptions(wrong):
+    with pytest.raises(ConfigurationError, match=r"must be a tuple of exceptions, such as"):
+        retry_policy(Books().guard, retry_on=wrong)
+    retry_policy(Books().guard, retry_on=ValueError)
+
+
 def status_error(status, headers=None, body=None, sdk=openai):
     request = httpx2.Request("POST", "https://api.example/v1/chat/completions")
     response = httpx2.Response(status, headers=headers, request=request)
