@@ -153,6 +153,8 @@ def _worst(prices: Iterable[Price | None]) -> int | None:
 
 
 def _override(name: str, given: Mapping[str, Any]) -> _Own:
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"model {name!r}: {given!r} must be a table of figures")
     tiers = given.get(_TIERS, {})
     if not isinstance(tiers, Mapping) or not all(isinstance(t, Mapping) for t in tiers.values()):
         message = f"model {name!r}: tiers={tiers!r} must be tables of prices by tier"

@@ -66,9 +66,8 @@ def checked_url(url: str, *, allow_private: bool) -> httpx2.URL:
         raise ConfigurationError("a webhook's URL cannot be read") from error
     schemes = ("https", "http") if allow_private else ("https",)
     if parsed.scheme not in schemes or not parsed.host or (parsed.port or 1) > _LAST_PORT:
-        raise ConfigurationError(
-            f"a webhook's URL must be https://HOST/…, this one is {parsed.scheme}://{parsed.host}"
-        )
+        shown = f"{parsed.scheme}://{parsed.host}" if parsed.scheme else "without https://"
+        raise ConfigurationError(f"a webhook's URL must be https://HOST/…, this one is {shown}")
     if parsed.userinfo:
         raise ConfigurationError(f"the webhook's URL of {parsed.host} must hold no user name")
     return parsed

@@ -101,6 +101,7 @@ def hook(**given):
         ({"alerts": {"per_hour": 0}}, "tell.alerts.per_hour=0 must be a whole number"),
         ({"alerts": {"webhooks": {}}}, "tell.alerts.webhooks must be a list"),
         ({"alerts": {"webhooks": [{}]}}, r"tell.alerts.webhooks\[0\].url is missing"),
+        (hook(url="ops.example.com"), "must be https://HOST/…, this one is without https://"),
         (hook(url="http://x"), r"tell.alerts.webhooks\[0\]: a webhook's URL must be https"),
         (hook(url=5), r"tell.alerts.webhooks\[0\].url must be a string"),
         (hook(secrets="whsec_x"), r"secrets must be a list of strings$"),

@@ -183,6 +183,12 @@ def test_overrides_that_cannot_be_are_refused_by_name(given):
         Catalog({"mine": given})
 
 
+@pytest.mark.parametrize("given", [None, "0.10", 5])
+def test_an_override_is_a_table(given):
+    with pytest.raises(ConfigurationError, match=f"model 'mine': {given!r} must be a table"):
+        Catalog({"mine": given})
+
+
 def test_a_service_tier_has_its_own_prices_and_unknown_ones_have_none():
     listed = Catalog()
     assert listed.model_info("o3", tier="flex").output_rate == 4_000
