@@ -31,6 +31,8 @@ _TYPES = {
 }
 _UNIONS = ("anyOf", "oneOf", "allOf")
 _MOST_TYPES = 8
+_MEMBER = 8
+"""Characters that a member of an object or a union has at least, with what stands around it."""
 _RANGES = ("minimum", "maximum", "minItems", "maxItems", "minLength", "maxLength", "pattern")
 
 
@@ -39,6 +41,13 @@ class Rendered(NamedTuple):
 
     text: str
     complete: bool
+
+
+class _Notes(NamedTuple):
+    """The comments before and after a type."""
+
+    head: str = ""
+    tail: str = ""
 
 
 def namespace(functions: Sequence[Mapping[str, Any]]) -> Rendered:
@@ -106,20 +115,20 @@ class _Renderer:
 
     def object_type(self, schema: Mapping[str, Any], depth: int) -> str:
         """The members in one line, or one each when any of them has a comment."""
-        members = {
-            str(key): self._resolved(value)
-            for key, value in as_map(schema.get("properties")).items()
-        }
+        properties = as_map(schema.get("properties"))
+        if not self._affords(_MEMBER * len(properties)):
+            return "any"
+        members = {str(key): self._resolved(value) for key, value in properties.items()}
+        notes = {key: self._notes(value) for key, value in members.items()}
         required = {key for key in as_list(schema.get("required")) if isinstance(key, str)}
         marks = {key: "" if key in required else "?" for key in members}
-        plain = not any(_head(value) or _tail(value) for value, _ in members.values())
-        if plain:
+        if not any(map(any, notes.values())):
             inner = (
                 f"{key}{marks[key]}:{self._member(value, depth)}" for key, value in members.items()
             )
             return "{ " + ", ".join(inner) + " }" if members else self._record(schema, depth)
         lines = (
-            f"{_head(value[0])}{key}{marks[key]}:{self._member(value, depth)},{_tail(value[0])}\n"
+            f"{notes[key].head}{key}{marks[key]}:{self._member(value, depth)},{notes[key].tail}\n"
             for key, value in members.items()
         )
         return "{\n" + "".join(lines) + "}"
@@ -151,18 +160,36 @@ class _Renderer:
         # A view, not a copy: a thousand references to one large schema are no large body.
         return (ChainMap(beside, as_map(target)) if beside else as_map(target)), reference  # type: ignore[arg-type]
 
+    def _affords(self, size: int) -> bool:
+        """Whether the budget has so many characters; outside references all is as it was sent."""
+        if self._open:
+            self._budget.left -= size
+        return not self._open or self._budget.left > 0
+
+    def _notes(self, resolved: tuple[Mapping[str, Any], str]) -> _Notes:
+        """The comments around a type, while the budget has room for those that were referred to."""
+        schema, reference = resolved
+        counts = bool(reference or self._open)
+        if counts and self._budget.left <= 0:
+            return _Notes()
+        notes = _Notes(_head(schema), _tail(schema))
+        self._budget.left -= sum(map(len, notes)) if counts else 0
+        return notes
+
     def _type(self, resolved: tuple[Mapping[str, Any], str], depth: int) -> str:
         schema, reference = resolved
         if reference and reference in self._open:
             return "any"
-        if depth > MAX_DEPTH:
-            return compact(dict(schema))
         if not reference and not self._open:
-            return self._shape(schema, depth)
+            return compact(dict(schema)) if depth > MAX_DEPTH else self._shape(schema, depth)
         if self._budget.left > 0:
-            self._budget.left -= 16 + len(schema) + len(_head(schema))
+            self._budget.left -= 16 + len(schema)
         if self._budget.left <= 0:
             return "any"
+        if depth > MAX_DEPTH:
+            text = compact(dict(schema))
+            self._budget.left -= len(text)
+            return text
         self._open.append(reference)
         try:
             return self._shape(schema, depth)
@@ -189,10 +216,12 @@ class _Renderer:
         return _TYPES.get(kind, "any") if isinstance(kind, str) else "any"
 
     def _union(self, variants: Sequence[Mapping[str, Any]], depth: int) -> str:
+        if not self._affords(_MEMBER * len(variants)):
+            return "any"
         resolved = [self._resolved(variant) for variant in variants]
+        noted = [(self._notes(value), value) for value in resolved]
         return "".join(
-            f"\n{_head(value[0])} | {self._type(value, depth + 1)}{_tail(value[0])}"
-            for value in resolved
+            f"\n{notes.head} | {self._type(value, depth + 1)}{notes.tail}" for notes, value in noted
         ) + ("\n" if resolved else "any")
 
     def _array(self, items: Any, depth: int) -> str:
@@ -200,7 +229,7 @@ class _Renderer:
             return "any[]"
         resolved = self._resolved(items)
         inner = self._type(resolved, depth + 1)
-        head = _head(resolved[0])
+        head = self._notes(resolved).head
         if head or "\n" in inner:
             return f"Array<\n{head}{inner}\n>"
         return f"{inner}[]"

@@ -168,3 +168,42 @@ def test_many_references_to_a_large_schema_are_not_copies_of_it():
         assert not complete
         assert text.count("?:") >= len(names)
         assert peak < 8_000_000
+
+
+def wide(properties, **more):
+    return {"type": "object", "properties": properties, **more}
+
+
+LAST = {"$ref": "#/$defs/L3"}
+NESTED = {"$ref": "#/$defs/deep"}
+for _ in range(typescript.MAX_DEPTH - 1):
+    NESTED = {"type": "array", "items": NESTED}
+EXPLODING = {
+    "members": {
+        f"L{level}": wide(
+            {f"x{i}": {"$ref": f"#/$defs/L{min(3, level + 1)}"} for i in range(1_000)}
+        )
+        for level in range(4)
+    },
+    "unions": {
+        "L0": wide({f"x{i}": {"$ref": "#/$defs/L3"} for i in range(1_000)}),
+        "L3": {"anyOf": [LAST] * 5_000},
+    },
+    "defaults": {
+        "L0": wide({f"x{i}": {"$ref": "#/$defs/L3"} for i in range(1_000)}),
+        "L3": {"type": "string", "default": "tide " * 4_000},
+    },
+    "deep ones": {
+        "L0": NESTED,
+        "deep": wide({f"x{i}": {"$ref": "#/$defs/L3"} for i in range(1_000)}),
+        "L3": {"type": "string", "description": "", "odd": "tide " * 4_000},
+    },
+}
+
+
+@pytest.mark.parametrize("defs", EXPLODING.values(), ids=EXPLODING)
+def test_what_members_and_comments_behind_references_add_up_to_is_bounded(defs):
+    parameters = {"$defs": defs, "properties": {"a": {"$ref": "#/$defs/L0"}}}
+    text, complete = typescript.namespace([{"name": "f", "parameters": parameters}])
+    assert not complete
+    assert len(text) < 5 * typescript.MAX_REFERRED
