@@ -19,6 +19,7 @@ from streamguard.guard.metered import (
     measured,
     mode_of,
     unmetered,
+    unseen,
 )
 from streamguard.guard.numbers import refusal_numbers
 from streamguard.guard.provider_errors import MAX_ERROR_BYTES, oversized_reply
@@ -89,7 +90,9 @@ class Responder:
         if self._stream is not None:
             return replace(self._stream.spent(outcome), status=self.status)
         spent = replace(self._whole, status=self.status)
-        return spent if self.done else replace(spent, outcome=outcome)
+        if self.done:
+            return spent
+        return replace(spent, outcome=outcome, counted=unseen(self._call, outcome))
 
     async def send(self, message: Message) -> None:
         """What the app calls. Everything after the final body is swallowed."""

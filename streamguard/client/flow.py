@@ -19,7 +19,7 @@ from streamguard.guard.call import Call
 from streamguard.guard.counter import BIG
 from streamguard.guard.deadlines import Deadlines
 from streamguard.guard.engine import Engine
-from streamguard.guard.metered import MAX_WHOLE_BYTES, measured, mode_of, unmetered
+from streamguard.guard.metered import MAX_WHOLE_BYTES, measured, mode_of, unmetered, unseen
 from streamguard.guard.numbers import refusal_headers, refusal_numbers
 from streamguard.guard.provider_errors import MAX_ERROR_BYTES, failed, oversized_reply
 from streamguard.guard.shape import looks_like_chat
@@ -116,7 +116,9 @@ class Flow:
             await self._end(response, call, io, Spent("timed_out", status=late.http_status))
             return self._refusal(late, call.assessment.subject.protocol)
         except BaseException as error:
-            await self._end(response, call, io, failed(error))
+            spent = failed(error)
+            spent = replace(spent, counted=unseen(call, spent.outcome))
+            await self._end(response, call, io, spent)
             raise
 
     async def _end(self, response: Any, call: Call, io: Io, spent: Spent) -> None:

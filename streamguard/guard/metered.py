@@ -9,6 +9,7 @@ from streamguard.core.replies import measure
 from streamguard.core.wire import Delta, EndReason, Reply, Request, StreamState
 from streamguard.errors import ProtocolError, TimeBudgetExceededError
 from streamguard.guard.call import Call
+from streamguard.guard.learning import may_hide
 from streamguard.guard.top_up import TopUp
 from streamguard.usage import Usage
 
@@ -18,6 +19,10 @@ Mode = Literal["stream", "whole", "error", "encoded", "empty"]
 MAX_WHOLE_BYTES = 64 * 1024 * 1024
 """A whole response longer than this cannot be metered."""
 
+TOKENS_A_SECOND = 100
+"""What a model generates of one choice, about, where nobody sees it."""
+
+_GIVEN_UP = ("disconnected", "cancelled")
 _UNLIMITED = 2**62
 
 
@@ -52,6 +57,18 @@ def measured(call: Call, body: bytes) -> tuple[bytes, Spent]:
     usage = Usage(output_tokens=whole.counted, reasoning_tokens=whole.reasoning)
     shortened = subject.protocol.shorten_reply(subject.request, body, result.kept)
     return shortened, Spent("cut", usage, reply.usage, served=reply.served)
+
+
+def unseen(call: Call, outcome: str) -> Usage:
+    """About what a call that was given up had generated of output that shows only when it is done:
+    a whole response, hidden thoughts. What calls inside the call report is known better.
+    """
+    request = call.assessment.subject.request
+    shows = outcome not in _GIVEN_UP or (request.stream and not may_hide(request))
+    if call.fund.joined or shows or not request.produces_output:
+        return Usage()
+    about = int(call.elapsed * TOKENS_A_SECOND) * request.choices
+    return Usage(output_tokens=min(call.allowance, about))
 
 
 def unmetered(call: Call) -> Spent:
@@ -137,9 +154,8 @@ class MeteredStream:
             outcome = "cut"
         elif meter.native_end:
             outcome = "completed"
-        counted = Usage(
-            output_tokens=meter.observed, reasoning_tokens=meter.counted_by("reasoning")
-        )
+        output = max(meter.observed, unseen(self._call, outcome).output_tokens or 0)
+        counted = Usage(output_tokens=output, reasoning_tokens=meter.counted_by("reasoning"))
         first, served = self._first_token, meter.served
         return Spent(outcome, counted, meter.reported, first_token=first, served=served)
 
