@@ -34,7 +34,7 @@ from support.texts import ENGLISH
 from support.wire import words_of
 
 from streamguard import Guard, Limit, StreamGuardMiddleware
-from streamguard.asgi.middleware import Route
+from streamguard.asgi.routes import Route
 from streamguard.tokenizers import tokenizer_for_model
 
 EVENTS = ("normal", "cut", "graceful", "error", "disconnect")

@@ -7,12 +7,18 @@ import zlib
 from collections.abc import Iterable
 from typing import Any
 
+import anyio
+
 from streamguard.asgi.types import Headers, Receive, Scope
 from streamguard.errors import BodyTooLargeError, ProtocolError, UnsupportedBodyError
 
 _HIDDEN = frozenset(
     {"http.response.pathsend", "http.response.zerocopysend", "http.response.trailers"}
 )
+
+
+_STRAY = 2
+"""Messages that are read after a body's end: a server may send one more, a replay never ends."""
 
 
 class ClientGone(Exception):  # noqa: N818 - not an error: the client left while sending
@@ -47,10 +53,16 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
 
 
 async def gone(receive: Receive) -> None:
-    """Return when the client has left; a server that fails to say so has lost it, too."""
+    """Return when the client has left.
+
+    A ``receive`` that fails, or that gives a body again, cannot tell: middlewares that read the
+    body and replay it do so for ever. The client is then taken to stay.
+    """
     with contextlib.suppress(Exception):
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        for _ in range(_STRAY):
+            if (await receive())["type"] == "http.disconnect":
+                return
+    await anyio.sleep_forever()
 
 
 def _check_type(headers: Headers) -> None:
@@ -128,7 +140,7 @@ def encoded(pairs: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     return [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in pairs]
 
 
-def replaced(scope: Scope, body: bytes) -> dict[str, Any]:
+def replaced(scope: Scope, length: int) -> dict[str, Any]:
     """A copy of the scope for the app: the right body length, nothing that hides the response.
 
     An app that compresses its response would hide it from the meter, the server's own file
@@ -139,7 +151,7 @@ def replaced(scope: Scope, body: bytes) -> dict[str, Any]:
         scope["headers"], b"content-length", b"content-encoding", b"accept-encoding",
         b"transfer-encoding",
     )  # fmt: skip
-    headers.append((b"content-length", str(len(body)).encode()))
+    headers.append((b"content-length", str(length).encode()))
     extensions = {
         key: value for key, value in (scope.get("extensions") or {}).items() if key not in _HIDDEN
     }

@@ -20,6 +20,9 @@ from streamguard.guard.context import current_call, end_early
 from streamguard.guard.deadlines import Deadlines
 from streamguard.guard.settings import Settings
 
+_ROUTED = ("route", "endpoint", "path_params")
+"""What a router says of a request, for metrics and traces around it."""
+
 
 class Exchange:
     """Replays the body, watches for the client's leaving, cancels, settles."""
@@ -30,13 +33,14 @@ class Exchange:
         settings: Settings,
         receive: Receive,
         send: Send,
+        body: bytes,
         state: Callable[[], StreamState] | None = None,
     ) -> None:
         self._call = call
         self._settings = settings
         self._receive = receive
         self._app_scope = anyio.CancelScope()
-        self._responder = Responder(call, send, self._final, self._app_scope.cancel, state)
+        self._responder = Responder(call, send, self._final, self._app_scope, state)
         self._deadlines = Deadlines(settings, anyio.current_time())
         if self._deadlines.active:
             self._responder.progress = self._progress
@@ -44,11 +48,11 @@ class Exchange:
         self._ended: TimeBudgetExceededError | None = None
         self._left = anyio.Event()
         self._gone = False
-        self._body: bytes | None = None
+        self._body: bytes | None = body  # until the app has it: nobody else keeps it
 
-    async def run(self, app: ASGIApp, scope: Scope, body: bytes) -> None:
-        """Run the app on ``body`` and settle its call, whatever happens."""
-        self._body = body
+    async def run(self, app: ASGIApp, scope: Scope) -> None:
+        """Run the app on the body and settle its call, whatever happens."""
+        inner = replaced(scope, len(self._body or b""))
         failure: Exception | None = None
         token = current_call.set(self._call)
         ending = end_early.set(self.end)
@@ -57,18 +61,25 @@ class Exchange:
         try:
             with self._app_scope:
                 try:
-                    await app(replaced(scope, body), self._replay, self._responder.send)
+                    await app(inner, self._replay, self._responder.send)
                 except Exception as error:  # noqa: BLE001 - raised again below, after the settle
                     failure = error
             await self._check_time()
+            if self._gone:
+                await self._responder.give_up()
         finally:
             watch.cancel()
+            self._responder.let_go()
+            scope.update((key, inner[key]) for key in _ROUTED if key in inner)
             current_call.reset(token)
             end_early.reset(ending)
             await self._call.finish(self._call.spent or self._spent(failure))
         # How an app takes being stopped is no news; any other error is the server's to log.
         if failure is not None and not (self._responder.done and self._app_scope.cancel_called):
-            raise failure
+            try:
+                raise failure
+            finally:
+                failure = None  # its traceback holds this frame
 
     def end(self, error: TimeBudgetExceededError) -> None:
         """Stop the app and end the response as if its time were up."""
@@ -80,7 +91,7 @@ class Exchange:
         self._app_scope.deadline = self._deadlines.due
 
     async def _check_time(self) -> None:
-        if self._app_scope.cancelled_caught and not (self._gone or self._responder.done):
+        if self._app_scope.cancel_called and not (self._gone or self._responder.done):
             late = self._ended or self._deadlines.lapsed(anyio.current_time())
             if late is not None:
                 await self._responder.time_out(late)

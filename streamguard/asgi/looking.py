@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,10 +46,9 @@ async def loaded(body: bytes) -> Mapping[str, Any]:
 
 def replaying(seen: list[Message], receive: Receive) -> Receive:
     """A ``receive`` that gives again what was seen, then goes on."""
-    waiting = iter(seen)
+    waiting = deque(seen)
 
     async def replay() -> Message:
-        message = next(waiting, None)
-        return await receive() if message is None else message
+        return waiting.popleft() if waiting else await receive()
 
     return replay

@@ -22,10 +22,14 @@ async def unless_gone(guard: Engine, subject: Subject, receive: Receive) -> Call
     if guard.settings.queue is None:
         return await guard.begin(subject)
     beginning = _Beginning(guard, subject)
-    async with anyio.create_task_group() as group:
-        group.start_soon(beginning.watch, receive, group.cancel_scope)
-        await beginning.run()
-        group.cancel_scope.cancel()
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(beginning.watch, receive, group.cancel_scope)
+            await beginning.run()
+            group.cancel_scope.cancel()
+    except BaseException:  # cancelled between the call's begin and its run
+        beginning.drop()
+        raise
     return await beginning.result()
 
 
@@ -50,6 +54,11 @@ class _Beginning:
         await gone(receive)
         self._gone = True
         scope.cancel()
+
+    def drop(self) -> None:
+        """Give back what a call holds that nobody will run."""
+        if isinstance(self._outcome, Call):
+            self._outcome.finish_soon(Spent("cancelled", billed=False))
 
     async def result(self) -> Call:
         """The call, or what was raised."""

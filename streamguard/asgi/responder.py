@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from anyio import CancelScope
+
 from streamguard.asgi.body import encoded, header, without
 from streamguard.asgi.types import Message, Send
 from streamguard.core.billing import Spent
@@ -47,14 +49,14 @@ class Responder:
         call: Call,
         send: Send,
         final: Callable[[], None],
-        stop: Callable[[], None],
+        app_scope: CancelScope,
         state: Callable[[], StreamState] | None = None,
     ) -> None:
         """``state`` makes the stream's wire format where it is not the request's own."""
         self._call = call
         self._send = send
         self._final = final
-        self._stop = stop
+        self._app_scope = app_scope
         self._state = state
         self._mode: Mode = "empty"
         self._start: Message = {}
@@ -85,6 +87,17 @@ class Responder:
             body = subject.protocol.refusal(error, refusal_numbers(error))
             await self._answer(error.http_status, dumps(body), Spent("timed_out"))
 
+    async def give_up(self) -> None:
+        """Answer a client that left: middlewares around take a missing response for a bug."""
+        if not self.done and (self.status is None or self._mode == "whole"):
+            spent = Spent("disconnected", unseen(self._call, "disconnected"))
+            await self._answer(_CLIENT_LEFT, b"", spent)
+
+    def let_go(self) -> None:
+        """Drop what was called back: the request is over, and cycles keep its body in memory."""
+        self._final = _nothing
+        self.progress = None
+
     def spent(self, outcome: str) -> Spent:
         """What the response used by now; ``outcome`` is how it ended where it does not say."""
         if self._stream is not None:
@@ -95,8 +108,10 @@ class Responder:
         return replace(spent, outcome=outcome, counted=unseen(self._call, outcome))
 
     async def send(self, message: Message) -> None:
-        """What the app calls. Everything after the final body is swallowed."""
-        if self.done:
+        """What the app calls. Everything after the final body is swallowed, and what an app says
+        that was told to stop: one that takes it for the client's leaving ends its stream bare.
+        """
+        if self.done or self._app_scope.cancel_called:
             return
         kind = message["type"]
         if kind == "http.response.body":
@@ -161,7 +176,7 @@ class Responder:
             out += stream.finish()
         if stream.over:
             await self._pass(out, more=False)
-            self._stop()
+            self._app_scope.cancel()
         elif out or not more:
             await self._pass(out, more)
 
@@ -199,7 +214,7 @@ class Responder:
         """Answer in the app's stead: its response cannot be guarded."""
         error = {"message": reason, "type": "api_error", "code": "unmetered"}
         await self._answer(502, dumps({"error": error}), unmetered(self._call))
-        self._stop()
+        self._app_scope.cancel()
 
     async def _answer(self, status: int, body: bytes, spent: Spent) -> None:
         self.done = True
@@ -213,6 +228,11 @@ class Responder:
 
 
 _ENCODING = b"content-encoding"
+_CLIENT_LEFT = 499
+
+
+def _nothing() -> None:
+    pass
 
 
 def _text(value: bytes | None) -> str | None:

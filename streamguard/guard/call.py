@@ -72,7 +72,8 @@ class Call:
         self.spent: Spent | None = None
         self._began = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
-        self._settling: asyncio.Task[Usage] | None = None
+        self._settling: asyncio.Task[None] | None = None
+        self._usage = Usage()
         self._tally = current_tally.get()
         if self._tally is not None:
             self._tally.sent(assessment.input_tokens)
@@ -87,7 +88,7 @@ class Call:
     @property
     def finished(self) -> bool:
         """Whether the call is being settled, or is."""
-        return self._settling is not None
+        return self.spent is not None
 
     @property
     def _request(self) -> Request:
@@ -201,33 +202,34 @@ class Call:
         request = self._request
         self._shared.refusals.remember(request.body, error, (), request.model)
 
-    def finish_soon(self, spent: Spent) -> asyncio.Task[Usage]:
-        """Settle in the background; the guard's ``close`` waits for it. Nothing joins any more.
+    def finish_soon(self, spent: Spent) -> None:
+        """Settle in the background, once; the guard's ``close`` waits for it."""
+        if self.spent is None:
+            self.spent = believed(spent)
+            self._settling = self._shared.books.in_background(self._finish(self.spent))
+            self._settling.add_done_callback(self._settled)
 
-        Only the first call has an effect.
-        """
-        if self._settling is None:
-            self.spent = spent = believed(spent)
-            self._settling = self._shared.books.in_background(self._finish(spent))
-        return self._settling
+    def _settled(self, _task: asyncio.Task[None]) -> None:
+        self._settling = None  # its context holds this call: a cycle that would keep the body
 
     async def finish(self, spent: Spent) -> Usage:
-        """Settle what was used, or release the hold of a call that was not billed.
+        """Settle what was used, or release the hold of a call that was not billed; once.
 
-        Only the first call has an effect. Safe under cancellation; when the store is out of
-        reach, it is asked again later.
+        Safe under cancellation; when the store is out of reach, it is asked again later.
         """
-        # The task survives a native cancellation; the scope keeps us waiting under anyio's.
-        settling = self.finish_soon(spent)
-        with anyio.CancelScope(shield=True):
-            await asyncio.shield(settling)
-        return settling.result()
+        self.finish_soon(spent)
+        if self._settling is not None:
+            # The task survives a native cancellation; the scope keeps us waiting under anyio's.
+            with anyio.CancelScope(shield=True):
+                await asyncio.shield(self._settling)
+        return self._usage
 
-    async def _finish(self, spent: Spent) -> Usage:
+    async def _finish(self, spent: Spent) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         self.extensible = False
-        usage = self._usage(spent)
+        self._usage = usage = self._charged(spent)
         self._shared.learning.learn(self.assessment, spent, usage)
         if self._tally is not None:
             self._tally.received(usage.output_tokens or 0)
@@ -237,9 +239,8 @@ class Call:
             cost = cost_of(self._shared.catalog, self._request, usage, spent)
             told = (self.assessment, spent, usage, cost, self.elapsed, self.allowance)
             self._shared.teller.ended(*told)
-        return usage
 
-    def _usage(self, spent: Spent) -> Usage:
+    def _charged(self, spent: Spent) -> Usage:
         exact = self._shared.counter.tokenizers.for_model(self._request.model).exact
         usage = charge(self.assessment.input_tokens, spent, exact=exact)
         return self.fund.merged(usage, billed=spent.billed)
