@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -22,6 +23,12 @@ from streamguard.errors import (
     ProtocolError,
 )
 from streamguard.limits import NANO, Limit, Unit
+
+_SPELLING = re.compile(
+    r"(?:-\d{4}-\d\d-\d\d|[-@]\d{8}|-\d{4}|-latest)?"
+    r"(?::(?:nitro|floor|free|online|extended|thinking|exacto|beta))*\Z"
+)
+"""A snapshot's date, and OpenRouter's variants: with them a budget could be had again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +148,13 @@ def demand(limit: Limit, ask: Ask, scope: Mapping[str, str], rates: Rates) -> De
 
 
 def same_name(key: str, value: str) -> str:
-    """What budgets go by: a model's spellings and vendor prefixes share one account."""
-    return value.strip().lower().rpartition("/")[2] if key == "model" else value
+    """What budgets go by: a model's spellings share one account, with a vendor before it or none,
+    of any date, by whatever way OpenRouter goes.
+    """
+    if key != "model":
+        return value
+    name = value.strip().lower().rpartition("/")[2]
+    return name if name.startswith("ft:") else _SPELLING.sub("", name) or name
 
 
 def window_of(limit: Limit) -> Window:

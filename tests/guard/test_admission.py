@@ -13,7 +13,7 @@ from streamguard import (
     OutputBudgetExceededError,
     ProtocolError,
 )
-from streamguard.core.admission import Ask, Rates, amounts, terms
+from streamguard.core.admission import Ask, Rates, amounts, applies, same_name, terms
 from streamguard.core.prompt import PromptCount
 
 SCOPE = {"tenant": "acme", "user": "", "feature": "", "model": "gpt-4o", "endpoint": "/v1"}
@@ -177,3 +177,26 @@ def test_a_models_spellings_share_one_account():
         accounts.add(found.demands[0].account)
     assert len(accounts) == 1
     assert len(terms(ask(), [only], {**SCOPE, "model": "gpt-4o-mini"}, RATES).demands) == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("gpt-4o", "openai/GPT-4o-2024-08-06", True),
+        ("gpt-4o", "openai/gpt-4o:nitro", True),
+        ("gpt-4o", "gpt-4o-latest:free:online", True),
+        ("claude-sonnet-4", "claude-sonnet-4@20250514", True),
+        ("gpt-4", "gpt-4-0613", True),
+        ("gpt-4o", "gpt-4o-mini-2024-07-18", False),
+        ("gpt-4", "gpt-4-1106-preview", False),
+        ("llama3", "llama3:8b", False),
+        ("ft:gpt-4o:a::b:free", "ft:gpt-4o:a::b", False),
+        ("-latest", "", False),
+    ],
+)
+def test_a_budget_cannot_be_had_again_under_another_name_of_the_model(one, other, same):
+    names = [same_name("model", name) for name in (one, other)]
+    assert (names[0] == names[1]) is same
+    scope = {"model": other}
+    assert applies(Limit(tokens=1, per="hour", where={"model": one}), scope) is same
+    assert same_name("tenant", "a-2024-08-06") == "a-2024-08-06"
