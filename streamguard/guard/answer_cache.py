@@ -42,8 +42,12 @@ class Answers:
             self._memory.remember(_asked(subject), answer, self._clock())
 
     def _applies(self, subject: Subject) -> bool:
-        """Only what is meant to have one answer, and changes nothing at the provider."""
+        """Only what is meant to have one answer, and changes nothing at the provider. Which form a
+        Gemini stream has is said in the query, and not known here.
+        """
         request = subject.request
+        if request.array_stream:
+            return False
         fixed = self._any_temperature or request.body.get("temperature") == 0
         return (
             fixed and request.produces_output and not (request.opaque or request.body.get("store"))

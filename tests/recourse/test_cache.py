@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import Any
 
 import httpx2
@@ -10,6 +11,7 @@ import openai
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.asgi import Wire
 from support.proxy import proxy
 from support.servers import serve, wait_until
 from support.upstream import Plan, Upstream
@@ -246,3 +248,29 @@ def test_questions_are_the_same_in_any_order_of_keys_only():
 def test_figures_that_cannot_be(cache):
     with pytest.raises(ConfigurationError, match="cache"):
         Guard(cache=cache)
+
+
+async def test_a_gemini_stream_is_asked_for_again_for_the_query_says_which_form_it_has():
+    doc = {
+        "candidates": [{"content": {"parts": [{"text": "x"}]}, "finishReason": "STOP"}],
+        "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 1},
+    }
+    forms = {
+        b"alt=sse": (b"text/event-stream", b"data: %b\n\n"),
+        b"": (b"application/json", b"[%b]"),
+    }
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        kind, form = forms[scope["query_string"]]
+        headers = [(b"content-type", kind)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        written = form % json.dumps(doc).encode()
+        await send({"type": "http.response.body", "body": written})
+
+    path = "/v1beta/models/gemini-2.5-flash:streamGenerateContent"
+    asked = json.dumps({"contents": "hi"}).encode()
+    async with Guard(sinks=[], cache=Cache(any_temperature=True)) as guard:
+        for query, (_, form) in forms.items():
+            wire = Wire(asked, path=path, query_string=query)
+            await wire.through(StreamGuardMiddleware(app, guard=guard))
+            assert wire.body.startswith(form[:4])
