@@ -92,9 +92,8 @@ class Exchange:
 
     async def _check_time(self) -> None:
         if self._app_scope.cancel_called and not (self._gone or self._responder.done):
-            late = self._ended or self._deadlines.lapsed(anyio.current_time())
-            if late is not None:
-                await self._responder.time_out(late)
+            late = self._ended or self._deadlines.error(anyio.current_time())
+            await self._responder.time_out(late)
 
     def _final(self) -> None:
         self._app_scope.deadline = math.inf  # what the app does after its response may take long

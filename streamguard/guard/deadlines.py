@@ -34,8 +34,10 @@ class Deadlines:
 
     def lapsed(self, now: float) -> TimeBudgetExceededError | None:
         """The budget that lapsed by ``now``."""
-        if now < self.due:
-            return None
+        return None if now < self.due else self.error(now)
+
+    def error(self, now: float) -> TimeBudgetExceededError:
+        """What to say of a call that is stopped ``now``."""
         lapse, seconds = self._which(now)
         message = (
             f"the {lapse.replace('_', ' ')} time budget of {seconds:g} s is used up after "
