@@ -15,12 +15,13 @@ from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from streamguard.catalog import Catalog
 from streamguard.errors import ConfigurationError
 from streamguard.guard.config import read_config
 from streamguard.guard.engine import Engine
+from streamguard.guard.options import Options
 from streamguard.guard.settings import Cache, Queue, Settings, as_option
 from streamguard.identity import Identity, checked
 from streamguard.limits import Limit
@@ -30,7 +31,8 @@ from streamguard.stores.base import Store
 if TYPE_CHECKING:
     from streamguard.client.flow import Unlisted
     from streamguard.client.stream import GuardedStream
-    from streamguard.guard.settings import LimitSource
+    from streamguard.guard.options import Options
+from streamguard.guard.settings import LimitSource
 
 Client = TypeVar("Client")
 Item = TypeVar("Item")
@@ -57,9 +59,10 @@ class Guard(Engine):
         store: Store | str = "memory://",
         catalog: Catalog | None = None,
         sinks: Sequence[Sink] | None = None,
-        **settings: Any,
+        **options: Unpack[Options],
     ) -> None:
         """Raise ``ConfigurationError`` for a figure or an object that cannot work."""
+        settings: dict[str, Any] = {**options}
         _check_names(settings)
         _check_parts(catalog, sinks)
         if "fit" in settings:

@@ -10,6 +10,8 @@ import pytest
 
 import streamguard
 from streamguard import errors
+from streamguard.guard.options import Options
+from streamguard.guard.settings import Settings
 
 MAX_NAMES = 30
 PROMISED = {
@@ -56,3 +58,13 @@ def test_importing_the_package_imports_nothing_heavy():
     code = f"import sys, streamguard; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_type_checkers_know_every_setting():
+    settings = dict(Settings.__annotations__)
+    del settings["limits"]
+    options = dict(Options.__annotations__)
+    assert options.keys() == settings.keys()
+    looser = {"fit", "queue", "cache"}
+    for name in settings.keys() - looser:
+        assert str(options[name].__forward_arg__) == settings[name], name
