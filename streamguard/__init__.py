@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from streamguard.errors import ProtocolError as ProtocolError
     from streamguard.errors import StoreUnavailableError as StoreUnavailableError
     from streamguard.errors import StreamGuardError as StreamGuardError
+    from streamguard.errors import TimeBudgetExceededError as TimeBudgetExceededError
     from streamguard.errors import WindowBudgetExceededError as WindowBudgetExceededError
     from streamguard.facade import Guard as Guard
     from streamguard.identity import Identity as Identity
@@ -54,6 +55,7 @@ _HOMES = {
     "StoreUnavailableError": "errors",
     "StreamGuardError": "errors",
     "StreamGuardMiddleware": "asgi",
+    "TimeBudgetExceededError": "errors",
     "Usage": "usage",
     "UsageEvent": "usage",
     "WindowBudgetExceededError": "errors",

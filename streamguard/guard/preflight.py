@@ -107,7 +107,8 @@ def window_error(
 def _advice(refusal: Refusal) -> str:
     if refusal.retry_after is None:
         return "It can never fit this budget: shorten the request or raise the limit."
-    return f"Try again in {max(1, round(refusal.retry_after))} s or raise the limit."
+    advice = f"Try again in {max(1, round(refusal.retry_after))} s or raise the limit."
+    return advice + " Calls with a smaller max_tokens hold less." * (refusal.balance.held > 0)
 
 
 def _say(unit: Unit, amount: int) -> str:
