@@ -64,8 +64,8 @@ class Unlabelled:
         """The rest."""
         if self._state is None:
             yield from self._begin(self._held.lstrip())
-        if self._state is not None:
-            yield from map(self._whole, self._counted(self._state.finish()))
+        rest = () if self._state is None else self._state.finish()
+        yield from map(self._whole, self._counted(rest))
 
     def shorten(self, frame: Frame, kept: Sequence[Delta]) -> bytes:
         """A frame's bytes with its texts cut; one with more than events in it is dropped."""
