@@ -23,14 +23,14 @@ class _Entry(NamedTuple):
     expires: float
 
 
-def fingerprint(body: Mapping[str, Any], model: str = "") -> bytes:
-    """A digest of a request that is the same whoever sends it, in whatever key order.
+def fingerprint(body: Mapping[str, Any], model: str = "", who: str = "") -> bytes:
+    """A digest of a request of one sender that is the same in whatever key order.
 
     ``model`` counts where the body names none (Gemini, Azure): another one may take the same.
     """
     lasting = {key: value for key, value in body.items() if key not in _VOLATILE}
     lasting.setdefault("model", model)
-    return blake2b(_encode(lasting), digest_size=16).digest()
+    return blake2b(_encode([who, lasting]), digest_size=16).digest()
 
 
 class OversizedMemory:

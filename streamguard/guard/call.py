@@ -199,8 +199,8 @@ class Call:
 
     def learn_oversized(self, error: StreamGuardError) -> None:
         """Remember that the provider itself refused this request as oversized."""
-        request = self._request
-        self._shared.refusals.remember(request.body, error, (), request.model)
+        request, identity = self._request, self.assessment.subject.identity
+        self._shared.refusals.remember(request.body, error, (), request.model, identity)
 
     def finish_soon(self, spent: Spent) -> None:
         """Settle in the background, once; the guard's ``close`` waits for it."""

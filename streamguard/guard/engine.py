@@ -11,7 +11,7 @@ from streamguard.catalog import Catalog
 from streamguard.core.wire import WireProtocol
 from streamguard.errors import OversizedRetryError, ProtocolError, StreamGuardError
 from streamguard.guard.call import Call
-from streamguard.guard.context import current_identity
+from streamguard.guard.context import current_call, current_identity
 from streamguard.guard.preflight import assess, foresee
 from streamguard.guard.recourse import Recourse
 from streamguard.guard.reserve import reserve
@@ -20,7 +20,7 @@ from streamguard.guard.settings import Settings
 from streamguard.guard.shared import Shared
 from streamguard.guard.subject import Preflight, Subject, new_request_id
 from streamguard.guard.waiting import Waiting
-from streamguard.identity import Identity, checked
+from streamguard.identity import ANONYMOUS, Identity, checked
 from streamguard.protocols import normal_path, protocol_for_path
 from streamguard.sinks.base import Sink
 from streamguard.stores.base import Store
@@ -132,8 +132,12 @@ class Engine(Shared):
     def learn_oversized(
         self, body: Mapping[str, Any], error: StreamGuardError, model: str = ""
     ) -> None:
-        """Remember that the provider refused the request with this body as oversized."""
-        self.refusals.remember(body, error, (), model)
+        """Remember that the provider refused the request with this body as oversized, for whom
+        the guarded call around belongs to.
+        """
+        outer = current_call.get()
+        identity = ANONYMOUS if outer is None else outer.assessment.subject.identity
+        self.refusals.remember(body, error, (), model, identity)
 
     def _refused(self, subject: Subject, error: StreamGuardError) -> None:
         self.teller.refused(subject, error, repeated=isinstance(error, OversizedRetryError))

@@ -40,7 +40,7 @@ async def assess(shared: Shared, subject: Subject) -> Assessment:
         terms = _terms(shared, subject, ask, rates, limits)
     except StreamGuardError as error:
         error.grew = grew
-        shared.refusals.remember(request.body, error, limits, request.model)
+        shared.refusals.remember(request.body, error, limits, request.model, subject.identity)
         raise
     return Assessment(subject, ask.count, rates, terms, conversation, trimmed=trimmed)
 

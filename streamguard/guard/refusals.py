@@ -33,7 +33,8 @@ class Refusals:
         self._clock = clock
 
     def check(self, subject: Subject, limits: Sequence[Limit]) -> None:
-        """Refuse a request that was refused as oversized before, by a limit that is also its own.
+        """Refuse a request that its tenant was refused as oversized before, by a limit that is
+        also its own. Nobody learns what other tenants were refused for.
 
         Raises:
             OversizedRetryError: with the first refusal's figures, status and code.
@@ -42,16 +43,21 @@ class Refusals:
             return
         scope, request = subject.scope(), subject.request
         mine = [limit for limit in limits if applies(limit, scope)]
-        digest = fingerprint(request.body, request.model)
+        digest = fingerprint(request.body, request.model, _sender(subject.identity))
         first = self._oversized.recall(digest, mine, self._clock())
         if first is not None:
-            first = copy(first)  # of somebody else's request, maybe
+            first = copy(first)  # of another user, maybe
             first.scope = {key: scope[key] for key in first.scope}
             message = f"refused before and sent again unchanged: {first.message}"
             raise OversizedRetryError(message, first=first) from first
 
     def remember(
-        self, body: Mapping[str, Any], error: StreamGuardError, limits: Sequence[Limit], model: str
+        self,
+        body: Mapping[str, Any],
+        error: StreamGuardError,
+        limits: Sequence[Limit],
+        model: str,
+        identity: Identity,
     ) -> None:
         """Keep a refusal that no retry can change; others are not kept."""
         if isinstance(error, WindowBudgetExceededError):
@@ -60,7 +66,8 @@ class Refusals:
             limit = next((one for one in limits if one.name == error.limit_name), None)
             # A copy: the error itself keeps its traceback, and that the whole request alive.
             kept = copy(error)
-            self._oversized.remember(fingerprint(body, model), kept, limit, self._clock())
+            digest = fingerprint(body, model, _sender(identity))
+            self._oversized.remember(digest, kept, limit, self._clock())
 
     def grew(
         self, prompt: Prompt, count: PromptCount, identity: Identity
@@ -68,3 +75,8 @@ class Refusals:
         """The conversation's digest and what each component gained since its last call."""
         key = conversation_key(prompt, f"{identity.tenant}\x00{identity.user}")
         return key.hex(), self._growth.compare(key, count.components)
+
+
+def _sender(identity: Identity) -> str:
+    """The tenant; its users may know of each other. Without one, the user."""
+    return f"\0{identity.user or ''}" if identity.tenant is None else identity.tenant

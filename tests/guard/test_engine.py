@@ -81,12 +81,12 @@ async def test_a_refusal_says_which_part_grew():
         assert refusal_numbers(caught.value)["grew"]["history"] > 1_700
 
 
-async def test_an_oversized_request_is_refused_again_from_anyone():
+async def test_an_oversized_request_is_refused_again_from_anyone_of_its_tenant():
     sink = ListSink()
     async with Guard([Limit(input_tokens=10)], sinks=[sink]) as guard:
         for kind in (InputBudgetExceededError, OversizedRetryError, OversizedRetryError):
             with pytest.raises(kind) as caught:
-                await begin(guard, body("word " * 50), Identity(tenant=kind.__name__))
+                await begin(guard, body("word " * 50), Identity("acme", kind.__name__))
             assert caught.value.http_status == 413
         assert refusal_numbers(caught.value)["repeated"] is True
         with pytest.raises(ProtocolError):

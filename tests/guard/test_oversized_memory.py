@@ -10,6 +10,7 @@ import pytest
 from streamguard.core.oversized import fingerprint
 from streamguard.errors import InputBudgetExceededError
 from streamguard.guard.refusals import Refusals
+from streamguard.identity import ANONYMOUS
 
 
 class Request:
@@ -25,7 +26,7 @@ def test_a_remembered_refusal_lets_its_request_go():
         try:
             raise error
         except InputBudgetExceededError as raised:
-            refusals.remember(body, raised, (), "m")
+            refusals.remember(body, raised, (), "m", ANONYMOUS)
             raise
 
     request = Request()
@@ -35,6 +36,6 @@ def test_a_remembered_refusal_lets_its_request_go():
     del request
     gc.collect()
     assert gone() is None
-    first = refusals._oversized.recall(fingerprint(body, "m"), (), 0.0)
+    first = refusals._oversized.recall(fingerprint(body, "m", "\0"), (), 0.0)
     assert (type(first), first.limit, first.requested) == (InputBudgetExceededError, 5, 9)
     assert (first.limit_name, first.message) == ("a prompt", "too long")

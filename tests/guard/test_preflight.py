@@ -93,7 +93,8 @@ async def test_a_window_that_is_exhausted_is_not_remembered_as_oversized():
     async with Guard([Limit(tokens=60, per="hour")], sinks=[]) as guard:
         refusals = Refusals()
         subject = await guard.subject(body(), path=PATH)
-        refusals.remember(body(), WindowBudgetExceededError("none left"), (), "gpt-4o")
+        error = WindowBudgetExceededError("none left")
+        refusals.remember(body(), error, (), "gpt-4o", subject.identity)
         refusals.check(subject, ())
 
 

@@ -14,6 +14,8 @@ from streamguard import (
     Limit,
     OversizedRetryError,
 )
+from streamguard.core.billing import Spent
+from streamguard.guard.context import current_call
 
 pytestmark = pytest.mark.anyio
 
@@ -54,16 +56,33 @@ async def test_a_limit_of_one_tenant_refuses_no_other():
         await guard.preflight(body, identity=Identity(tenant="large"))
 
 
-async def test_who_sends_what_somebody_else_was_refused_for_does_not_learn_who_that_was():
+async def test_nobody_learns_what_other_tenants_were_refused_for():
     limit = Limit(input_tokens=5, per="request", scope=("tenant", "user"), name="r")
     body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "word " * 50}]}
+    others = [Identity("other", "ann"), Identity(user="ann"), Identity(user="bob"), Identity()]
     async with Guard([limit], sinks=[]) as guard:
-        with pytest.raises(BudgetExceededError):
-            await guard.preflight(body, identity=Identity("acme", "ann"))
-        with pytest.raises(OversizedRetryError) as refused:
-            await guard.preflight(body, identity=Identity("other", "bob"))
-        assert refused.value.scope == {"tenant": "other", "user": "bob"}
-        assert refused.value.first.scope == refused.value.scope
+        for first in (Identity("acme", "ann"), *others):
+            with pytest.raises(BudgetExceededError):
+                await guard.preflight(body, identity=first)
         with pytest.raises(OversizedRetryError) as again:
-            await guard.preflight(body, identity=Identity("acme", "ann"))
-        assert again.value.scope == {"tenant": "acme", "user": "ann"}
+            await guard.preflight(body, identity=Identity("acme", "bob"))
+        assert again.value.scope == {"tenant": "acme", "user": "bob"}
+        assert again.value.first.scope == again.value.scope
+
+
+async def test_what_a_provider_refused_is_remembered_of_who_sent_it():
+    error, path = ContextWindowExceededError("too long"), "/v1/chat/completions"
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": LONG}]}
+    ann, bob = Identity("acme", "ann"), Identity("other", "bob")
+    async with Guard([], sinks=[]) as guard:
+        outer = await guard.subject({**body, "messages": []}, path=path, identity=ann)
+        call = await guard.begin(outer)
+        token = current_call.set(call)
+        guard.learn_oversized(body, error)
+        current_call.reset(token)
+        call.learn_oversized(error)
+        for sent in (body, {**body, "messages": []}):
+            with pytest.raises(OversizedRetryError):
+                await guard.preflight(sent, identity=ann)
+            await guard.preflight(sent, identity=bob)
+        await call.finish(Spent("completed"))
