@@ -15,9 +15,16 @@ _EDITS = frozenset({"PUT", "PATCH", "QUERY"})
 _LENGTHS = frozenset({b"content-length", b"transfer-encoding"})
 
 _UNMETERED = re.compile(
-    r"/v1(?:beta)?/(?:audio|images|videos|realtime|batches|fine_tuning|assistants|threads|"
-    r"messages/batches)(?:/|$)|:batchgeneratecontent$|:predict$"
+    r"/(?:v1(?:beta)?|openai|openai/deployments/[^/]+)/(?:audio|images|videos|realtime|batches|"
+    r"fine_tuning|assistants|threads|messages/batches|responses/compact|rerank)(?:/|$)"
+    r"|/v1beta\d?/(?:.*/)?interactions$"
+    r"|:(?:(?:async)?batch(?:generate|embed)contents?|embedcontent|predict(?:longrunning)?|rawpredict"
+    r"|streamrawpredict|serverstreamingpredict|bidigeneratecontent)$"
+    r"|/model/.+/(?:converse|converse-stream|invoke|invoke-with-(?:bidirectional|response)-stream)$"
+    r"|/(?:async-invoke|model-invocation-job)$"
 )
+"""Paths of OpenAI, Google and Bedrock whose bodies no wire format here reads."""
+_SOCKET = re.compile(r"/realtime(?:/|$)|/responses$|bidigeneratecontent$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,7 @@ def is_unmetered(path: str) -> bool:
 
 def is_model_socket(path: str) -> bool:
     """Whether a websocket's path is that of a model."""
-    return normal_path(path).endswith(("/realtime", "/responses"))
+    return _SOCKET.search(normal_path(path)) is not None
 
 
 def brings_body(scope: Scope, method: str) -> bool:

@@ -22,7 +22,7 @@ from streamguard.protocols.openai_chat import OpenAIChat
 from streamguard.protocols.openai_responses import OpenAIResponses
 from streamguard.protocols.plain import PlainText, TextEvents
 
-_ROOT = r"(?:\A|/v\d\w*|/openai|/openai/deployments/[^/]+)"
+_ROOT = r"(?:\A|/v\d\w*|/openai|/openai/deployments/[^/]+|/engines/.+)"
 """What stands before the endings that other APIs may have too."""
 
 _ROUTES: tuple[tuple[str, WireProtocol], ...] = (

@@ -13,6 +13,7 @@ from streamguard.usage import Usage
 DONE = b"data: [DONE]\n\n"
 
 _DEPLOYMENT = re.compile(r"/openai/deployments/([^/]+)/", re.IGNORECASE)
+_ENGINE = re.compile(r"/engines/(.+?)/(?:(?:chat/)?completions|embeddings)\Z", re.IGNORECASE)
 _AZURE = re.compile(r"/openai/", re.IGNORECASE)
 _MODEL = re.compile(r"(?:ft:)?(?:gpt-|chatgpt-|codex-|o\d)", re.IGNORECASE)
 _TYPES = {400: "invalid_request_error", 413: "invalid_request_error", 415: "invalid_request_error",
@@ -20,12 +21,14 @@ _TYPES = {400: "invalid_request_error", 413: "invalid_request_error", 415: "inva
 
 
 def models_of(body: Mapping[str, Any], path: str) -> tuple[str, ...]:
-    """The models that may answer: a deployment in Azure's path decides, whatever the body says.
+    """The models that may answer: a deployment in Azure's path or an engine in OpenAI's old ones
+    decides, whatever the body says.
 
     Raises:
         ProtocolError: there is none, or a name is none.
     """
-    found = _DEPLOYMENT.search(fields.spelled(path))
+    plain = fields.spelled(path)
+    found = _DEPLOYMENT.search(plain) or _ENGINE.search(plain)
     if found is None:
         return fields.models_of(body)
     return tuple(dict.fromkeys((found[1], *fields.others_of(body))))

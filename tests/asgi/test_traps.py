@@ -436,7 +436,17 @@ async def test_gets_pass(guard, sink):
     assert sink.events == []
 
 
-async def test_websockets_pass_unless_they_would_be_models(guard):
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/realtime",
+        "/v1/Realtime/calls/",
+        "/v1/responses",
+        "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent",
+        "/x/google.cloud.aiplatform.v1.LlmBidiService/.BidiGenerateContent",
+    ],
+)
+async def test_websockets_pass_unless_they_would_be_models(guard, path):
     seen = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -444,7 +454,7 @@ async def test_websockets_pass_unless_they_would_be_models(guard):
 
     middleware = StreamGuardMiddleware(app, guard=guard)
     await Wire(type="websocket", path="/ws").through(middleware)
-    refused = await Wire(type="websocket", path="/v1/realtime").through(middleware)
+    refused = await Wire(type="websocket", path=path).through(middleware)
     assert seen == ["/ws"]
     assert refused.got == [{"type": "websocket.close", "code": 1008, "reason": "not guarded"}]
     denied = StreamGuardMiddleware(app, guard=guard, unlisted="deny")
@@ -495,7 +505,30 @@ async def test_identify_is_asked_once_and_charged(sink, asynchronous):
 
 @pytest.mark.parametrize(
     "path",
-    ["/v1/audio/speech", "/v1/Images//generations", "/v1/batches", "/v1/threads/runs"],
+    [
+        "/v1/audio/speech",
+        "/v1/Images//generations",
+        "/openai/deployments/dall-e-3/images/generations",
+        "/v1/batches",
+        "/v1/threads/runs",
+        "/v1/realtime/calls",
+        "/v1/responses/compact",
+        "/v1/rerank",
+        "/v1beta/interactions",
+        "/v1beta1/projects/p/locations/l/interactions",
+        "/v1beta/models/veo-3:predictLongRunning",
+        "/v1beta/models/imagen-4:predict",
+        "/v1beta/models/gemini-embedding-001:embedContent",
+        "/v1beta/models/gemini-embedding-001:batchEmbedContents",
+        "/v1beta/models/gemini-embedding-001:asyncBatchEmbedContent",
+        "/v1beta/models/gemini-3:batchGenerateContent",
+        "/v1/projects/p/locations/l/publishers/anthropic/models/claude:streamRawPredict",
+        "/model/anthropic.claude-v2/invoke",
+        "/model/anthropic.claude-v2/invoke-with-response-stream",
+        "/model/arn%3Aaws%3Abedrock%3A%2Fprofile%2Fx/converse",
+        "/model/x/converse-stream",
+        "/async-invoke",
+    ],
 )
 async def test_model_endpoints_that_cannot_be_metered_are_denied(guard, sink, path):
     app = replying([], headers=[], last=b"ok")

@@ -151,6 +151,8 @@ def test_embeddings_have_no_output():
     assert protocol_named("embeddings").rewrite(request, 5) is request.body
     azure = "/openai/deployments/my-embedder/embeddings"
     assert protocol_named("embeddings").parse({"input": "a"}, azure).model == "my-embedder"
+    old = "/v1/engines/openai%2Fmy-embedder/embeddings"
+    assert protocol_named("embeddings").parse({"input": "a"}, old).model == "openai/my-embedder"
     state = protocol_named("embeddings").stream(request)
     assert [frame.raw for frame in state.feed(b"abc")] == [b"abc"]
     assert list(state.feed(b"")) == list(state.finish()) == []

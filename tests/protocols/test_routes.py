@@ -21,7 +21,10 @@ KNOWN = {
         "/openai/v1/chat/completions",
         "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21",
         "/mount/any/v1/chat/completions",
+        "/engines/gpt-4/chat/completions",
     ],
+    "completions": ["/v1/completions", "/v1/engines/gpt-4/completions"],
+    "embeddings": ["/v1/engines/openai%2Ftext-embedding-3-small/embeddings"],
 }
 
 
