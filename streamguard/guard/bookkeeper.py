@@ -13,6 +13,7 @@ from streamguard.core.admission import Terms
 from streamguard.errors import StoreUnavailableError
 from streamguard.guard.settings import Settings
 from streamguard.stores.base import Store
+from streamguard.stores.loops import Turn, ended
 from streamguard.stores.notes import note, noted
 
 T = TypeVar("T")
@@ -31,14 +32,14 @@ class Bookkeeper:
         self._on_error = on_error
         self.loop: asyncio.AbstractEventLoop | None = None
         self._opened = False
-        self._lock = asyncio.Lock()
+        self._opening = Turn()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def open(self) -> None:
         """Open the store once; later calls cost nothing."""
         if self._opened:
             return
-        async with self._lock:
+        async with self._opening:
             if not self._opened:
                 await self._store.open()
                 self.loop = asyncio.get_running_loop()
@@ -46,11 +47,7 @@ class Bookkeeper:
 
     async def close(self) -> None:
         """Wait for what runs in the background, then close the store."""
-        while self._tasks:
-            waiting = tuple(self._tasks)
-            await asyncio.gather(*waiting, return_exceptions=True)
-            # From Python 3.12 a gather of finished tasks does not let the loop run their callbacks.
-            self._tasks.difference_update(waiting)
+        await ended(self._tasks)
         if self._opened:
             await self._store.close()
             self._opened = False

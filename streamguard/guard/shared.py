@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 import anyio.to_thread
@@ -20,6 +19,7 @@ from streamguard.sinks.base import Sink
 from streamguard.sinks.structlog import StructlogSink
 from streamguard.stores import open_store
 from streamguard.stores.base import Store
+from streamguard.stores.loops import Turn
 from streamguard.tokenizers import warm_up
 
 
@@ -56,13 +56,13 @@ class Shared:
         self.refusals = Refusals()
         self.answers = None if settings.cache is None else Answers(settings.cache, self.teller)
         self._opened = False
-        self._lock = asyncio.Lock()
+        self._opening = Turn()
 
     async def open(self) -> None:
         """Open the store and the sinks, load the newest tokenizer; later calls cost nothing."""
         if self._opened:
             return
-        async with self._lock:
+        async with self._opening:
             if not self._opened:
                 await self.books.open()
                 await self.learning.load()

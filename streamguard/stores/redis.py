@@ -24,6 +24,7 @@ from streamguard.core.accounts import Balance, Decision, Demand, Grant, represen
 from streamguard.core.ledger import NOTHING, check_apart, milliseconds
 from streamguard.errors import ConfigurationError, StoreUnavailableError
 from streamguard.stores.groups import Call, Group, grant, groups, merge, patience, refusal
+from streamguard.stores.loops import cancelled
 from streamguard.stores.scripts import Script, load, note_key, pack, record_key, whole_ttl
 
 REMEMBERED = 1024
@@ -78,9 +79,7 @@ class RedisStore:
 
     async def close(self) -> None:
         """Give up what is still being undone and disconnect."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancelled(self._tasks)
         if self._client is not None:
             await self._client.aclose()
             self._client = None

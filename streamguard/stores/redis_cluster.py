@@ -1,4 +1,4 @@
-"""A Redis Cluster: one shared connection to each master, commands sent by their key's slot."""
+"""A Redis Cluster: a shared connection to each master, commands sent by their key's slot."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
+from streamguard.stores.loops import PerLoop
 from streamguard.stores.redis_pipe import Address, RedisPipe
 
 ATTEMPTS = 8
@@ -30,7 +31,7 @@ class ClusterPipe:
         self._make = make
         self._pipes: dict[Address, RedisPipe] = {}
         self._ranges: list[tuple[int, int, Address]] = []
-        self._lock = asyncio.Lock()
+        self._locks = PerLoop(asyncio.Lock)
 
     async def execute_command(self, *words: Any) -> Any:
         """The reply to ``GET key`` or ``EVAL(SHA) script count key …``.
@@ -61,9 +62,9 @@ class ClusterPipe:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        for pipe in self._pipes.values():
+        pipes, self._pipes = self._pipes, {}
+        for pipe in pipes.values():
             await pipe.aclose()
-        self._pipes.clear()
 
     async def _redirect(
         self, error: ResponseError, slot: int, place: Address
@@ -91,7 +92,7 @@ class ClusterPipe:
 
     async def _learn(self) -> None:
         """Ask a node that answers who has which slots."""
-        async with self._lock:
+        async with self._locks.here():
             failed: Exception | None = None
             for place in [*self._pipes, *self._seeds]:
                 try:
@@ -108,9 +109,8 @@ class ClusterPipe:
         raise RedisConnectionError(message)
 
     def _pipe(self, place: Address) -> RedisPipe:
-        if place not in self._pipes:
-            self._pipes[place] = self._make(place)
-        return self._pipes[place]
+        found = self._pipes.get(place)
+        return found or self._pipes.setdefault(place, self._make(place))
 
 
 def _address(text: str, place: Address) -> Address:

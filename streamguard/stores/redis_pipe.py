@@ -1,4 +1,4 @@
-"""One connection to a Redis server that all calls share.
+"""One connection to a Redis server that all calls of an event loop share.
 
 Commands are written as they come and replies are matched in order, so waiting calls cost no
 connection each, and a cancelled call neither breaks the connection nor leaves its reply to
@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError
 
+from streamguard.stores.loops import PerLoop, run_on
 from streamguard.stores.resp import Replies, encode
 
 Address = tuple[str, int]
@@ -91,8 +92,36 @@ class _Wire(asyncio.Protocol):
             self.transport.abort()
 
 
+class _Line:
+    """What a pipe has in one event loop: the wire, and a lock so that it is connected once."""
+
+    def __init__(self) -> None:
+        self.wire: _Wire | None = None
+        self.lock = asyncio.Lock()
+        self._end = self._at_the_end()
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        if self.wire is not None:
+            self.wire.abort()
+
+    async def end_with_the_loop(self) -> None:
+        """From now on ``asyncio.run`` and its likes drop the connection before they close the
+        loop: they end the asynchronous generators that are left.
+        """
+        await anext(self._end)
+
+    async def _at_the_end(self) -> AsyncGenerator[None, None]:
+        try:
+            while True:
+                yield
+        finally:
+            self.abort()
+
+
 class RedisPipe:
     """Commands to the server that ``find`` names; connects when needed, and again when lost.
+    Each event loop that sends commands has a connection of its own, for as long as it runs.
 
     Every operation of the store may safely be sent twice, so one that a lost connection left
     unanswered is. A call takes ``patience`` seconds at most; a server that is silent for so long
@@ -114,8 +143,7 @@ class RedisPipe:
         self._db = db
         self._tls = tls
         self._patience = patience
-        self._wire: _Wire | None = None
-        self._lock = asyncio.Lock()
+        self._lines = PerLoop(_Line)
 
     async def execute_command(self, *words: Any, asking: bool = False) -> Any:
         """The reply to a command; ``asking`` for a slot that is being moved here.
@@ -124,11 +152,11 @@ class RedisPipe:
             RedisError: the server's error, or the connection was lost twice.
             OSError: the server cannot be reached; ``TimeoutError``: it did not answer in time.
         """
-        since = asyncio.get_running_loop().time()
+        line, since = self._lines.here(), asyncio.get_running_loop().time()
         try:
-            return await self._once(words, asking, since)
+            return await self._once(line, words, asking, since)
         except RedisConnectionError:
-            return await self._once(words, asking, since)
+            return await self._once(line, words, asking, since)
 
     async def info(self, section: str) -> Mapping[str, Any]:
         """A section of INFO."""
@@ -137,17 +165,17 @@ class RedisPipe:
         return {key: int(value) if value.isdigit() else value for key, value in pairs}
 
     async def aclose(self) -> None:
-        """Close the connection."""
-        if self._wire is not None:
-            self._wire.abort()
-            self._wire = None
+        """Close the connections; another loop closes its own when its turn comes."""
+        for loop, line in self._lines.take():
+            run_on(loop, line.abort)
+        for _ in range(2):  # rounds of the loop: it aborts, and it has lost the connection
             await asyncio.sleep(0)
 
-    async def _once(self, words: tuple[Any, ...], asking: bool, since: float) -> Any:
-        wire = self._wire
+    async def _once(self, line: _Line, words: tuple[Any, ...], asking: bool, since: float) -> Any:
+        wire = line.wire
         if wire is None or wire.transport is None:
             async with asyncio.timeout_at(since + self._patience):
-                wire = await self._connect()
+                wire = await self._connect(line)
         try:
             if asking:
                 wire.ask(("ASKING",), since)
@@ -157,10 +185,11 @@ class RedisPipe:
             wire.abort()
             raise
 
-    async def _connect(self) -> _Wire:
-        async with self._lock:
-            if self._wire is not None and self._wire.transport is not None:
-                return self._wire
+    async def _connect(self, line: _Line) -> _Wire:
+        async with line.lock:
+            if line.wire is not None and line.wire.transport is not None:
+                return line.wire
+            await line.end_with_the_loop()
             host, port = await self._find()
             loop = asyncio.get_running_loop()
             _, wire = await loop.create_connection(
@@ -171,7 +200,7 @@ class RedisPipe:
             except BaseException:
                 wire.abort()
                 raise
-            self._wire = wire
+            line.wire = wire
             return wire
 
     async def _greet(self, wire: _Wire, now: float) -> None:

@@ -231,7 +231,7 @@ def test_replica_is_left():
 def test_asking_a_lost_wire_fails():
     async def work(pipe):
         await pipe.execute_command("ECHO", "x")
-        wire = pipe._wire
+        wire = pipe._lines.here().wire
         wire.abort()
         await asyncio.sleep(0.01)
         wire.abort()
