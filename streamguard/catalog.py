@@ -101,6 +101,11 @@ class Catalog:
         prices = self._prices(model, provider, int(seconds // DAY), tier)
         return (prices or self._prices_at(model, provider, seconds, tier)).cost(usage)
 
+    def has_own_price(self, model: str) -> bool:
+        """Whether the owner of this catalog gave the model a price, of any service tier."""
+        own = self._own(model)
+        return any(prices != Prices() for prices in (own.prices, *own.tiers.values()))
+
     def _build_prices(self, model: str, provider: str | None, day: int, tier: str) -> Prices | None:
         """The prices of a whole day; ``None`` where they change within it."""
         priced = find(model, provider).priced

@@ -29,19 +29,32 @@ def rates_of(catalog: Catalog, request: Request) -> Rates:
 
 
 def cost_of(catalog: Catalog, request: Request, usage: Usage, spent: Spent | None) -> int | None:
-    """What a call cost in nano-dollars: at the price of the model and the tier that the response
-    says answered; where it does not say so, or that has no price, of the dearest that may have.
+    """What a call cost in nano-dollars, by the model and the tier that the response says answered.
+
+    Where the request names one model, that is the least a call costs, and what answered may be
+    dearer, unless the catalog's owner gave the name a price of its own: an answer by a dearer
+    model than was asked for can settle above its hold. Where it names several, the one that
+    answered is charged. Where the response says nothing that has a price, the dearest is that
+    the request allows.
     """
     served = Served() if spent is None else spent.served
-    said = (served.model,)
     asked = possible_tiers(request.tier)
     tiers = ((as_tier(served.tier),), asked) if served.tier else (asked,)
-    for models in (said, request.models) if request.also else (request.models, said):
+
+    def cost(*models: str) -> int | None:
         for each in tiers:
             costs = [catalog.cost_nano(m, usage, tier=tier) for m in models for tier in each]
-            if (cost := _dearest(costs)) is not None:
-                return cost
-    return None
+            if (known := _dearest(costs)) is not None:
+                return known
+        return None
+
+    theirs = cost(served.model) if served.model else None
+    if request.also and theirs is not None:
+        return theirs
+    ours = cost(*request.models)
+    if ours is None or ((theirs or 0) > ours and not catalog.has_own_price(request.model)):
+        return theirs
+    return ours
 
 
 def _dearest(figures: Sequence[int | None]) -> int | None:

@@ -47,14 +47,17 @@ async def held_and_billed(request: dict[str, Any], served: Served, path: str = C
 
 
 MINI, LARGE = 8 * 150 + 100 * 600, 8 * 2_500 + 100 * 10_000
-MINI_PRIORITY = 8 * 250 + 100 * 1_000
+MINI_PRIORITY, LARGE_PRIORITY = 8 * 250 + 100 * 1_000, 8 * 4_250 + 100 * 17_000
 
 
 @pytest.mark.parametrize(
     ("more", "served", "held", "billed"),
     [
         ({}, Served(), MINI, MINI),
-        ({}, Served("gpt-4o", "default"), MINI, MINI),  # one model was asked for
+        ({}, Served("gpt-4o", "default"), MINI, LARGE),  # answered by a dearer model
+        ({}, Served("gpt-4.1-nano"), MINI, MINI),  # or by a cheaper one, it says
+        ({}, Served("gpt-4o", "priority"), MINI, LARGE_PRIORITY),
+        ({}, Served("who-knows"), MINI, MINI),
         ({"models": ["gpt-4o"]}, Served(), LARGE, LARGE),
         ({"models": ["gpt-4o"]}, Served("gpt-4o-mini-2024-07-18"), LARGE, MINI),
         ({"models": ["gpt-4o"]}, Served("openai/gpt-4o"), LARGE, LARGE),
@@ -70,6 +73,24 @@ MINI_PRIORITY = 8 * 250 + 100 * 1_000
 )
 async def test_the_dearest_is_held_and_what_answered_is_billed(more, served, held, billed):
     assert await held_and_billed(body(**more), served) == (held, billed)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"input_price": "1", "output_price": "1"},
+        {"tiers": {"priority": {"input_price": "1", "output_price": "1"}}},
+    ],
+)
+async def test_a_price_of_the_owners_own_stands_whatever_answers(own):
+    request = body(model="gpt-4o-mini", service_tier="priority" if "tiers" in own else "default")
+    more = {"catalog": Catalog({"GPT-4o-mini": own})}
+    tier = request["service_tier"]
+    billed = 108 * 1_000
+    assert (await held_and_billed(request, Served("gpt-4o", tier), **more))[1] == billed
+    window = {"catalog": Catalog({"gpt-4o-mini": {"context_window": 10_000}})}
+    answered = Served("gpt-4o", "default")
+    assert await held_and_billed(body(), answered, **window) == (MINI, LARGE)
 
 
 async def test_flex_is_held_at_the_usual_price_and_billed_at_its_own():
