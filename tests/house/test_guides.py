@@ -21,10 +21,11 @@ from starlette.routing import Route
 from support.providers import TEXT, Providers
 from support.redis_server import RedisServer, needs_redis
 from support.repo import ROOT, blocks
-from support.servers import serve
+from support.servers import serve, wait_until
 
 from streamguard import Guard
 from streamguard.cli.upstream import REPLY, DemoUpstream
+from streamguard.guard.context import current_identity
 
 NOTED = "Noted. Checking the next batch."
 pytestmark = pytest.mark.anyio
@@ -113,6 +114,26 @@ async def test_a_guarded_client(model):
     assert {answer.status_code for answer in answers} == {200, 429}
     assert answers[-1].json()["code"] == "budget_exceeded"
     assert "retry-after" in answers[-1].headers
+
+
+async def test_work_that_outlives_a_request(model):
+    async with guide("guard-a-client") as page, httpx.AsyncClient(timeout=20) as client:
+        app = page["chats"]
+
+        @app.post("/identities")
+        async def identities():
+            mine, workers = await current_identity(), await page["start"](current_identity())
+            return [mine.tenant, workers.tenant]
+
+        with serving(app, page["model"]) as url:
+            essay = [{"role": "user", "content": "Write an essay."}]
+            body = {"model": "gpt-4o", "messages": essay, "stream": True}
+            answer = await client.post(f"{url}/v1/chat/completions", json=body)
+            tenants = (await client.post(f"{url}/identities")).json()
+            await asyncio.to_thread(wait_until, lambda: page["saved"], "nothing was saved")
+    assert '"length"' in answer.text
+    assert len(page["saved"][0].split()) >= 10
+    assert tenants == ["acme", None]
 
 
 async def test_the_tests_of_a_guarded_app():
