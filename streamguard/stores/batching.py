@@ -8,6 +8,7 @@ batch's last call has ended. The price: a killed worker's usage that the store w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from streamguard.core.books import Key
 from streamguard.core.ledger import NOTHING, check_apart
 from streamguard.errors import StoreUnavailableError
 from streamguard.stores.base import Store
+from streamguard.stores.loops import cancelled, ended
 from streamguard.stores.notes import note, noted
 
 TTL = 10.0
@@ -53,24 +55,21 @@ class BatchingStore:
         self._calls: dict[str, _Call] = {}
         self._last: dict[Key, Batch] = {}
         self._locks: dict[Key, asyncio.Lock] = {}
-        self._keeper: asyncio.Task[None] | None = None
+        self._keepers: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._renewed = 0.0
 
     async def open(self) -> None:
         """Open the inner store and start looking after the batches."""
         await self.inner.open()
-        self._keeper = self._keeper or asyncio.create_task(self._keep())
+        self._look_after()
 
     async def close(self) -> None:
         """Give unused batches back and close the inner store."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
-            self._keeper = None
+        await cancelled(self._keepers)
         for batch in list(self._batches.values()):
             self._retire(batch)
-        await asyncio.gather(*self._tasks)
+        await ended(self._tasks)
         await self._settle_retired(force=True)
         await self.inner.close()
 
@@ -78,6 +77,7 @@ class BatchingStore:
         self, reservation: str, demands: Sequence[Demand], *, want: int, least: int, ttl: float
     ) -> Decision:
         """See ``ledger.reserve``."""
+        self._look_after()
         check_apart(demands)
         known = self._calls.get(reservation)
         if known is not None:
@@ -214,11 +214,10 @@ class BatchingStore:
         size = answer.output - missing
         return Batch(name, asked, size, answer.balances[0], time.monotonic())
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
 
     def _retire(self, batch: Batch) -> None:
         """Hand a batch out no more; it is settled when its last call has ended."""
@@ -243,6 +242,10 @@ class BatchingStore:
     def _give_all(self, taken: Sequence[_Piece]) -> None:
         for piece in taken:
             self._give([piece], 0)
+
+    def _look_after(self) -> None:
+        if all(keeper.done() for keeper in self._keepers):  # none yet, or its loop has ended
+            self._keepers = {asyncio.create_task(self._keep())}
 
     async def _keep(self) -> None:
         """Retire what is old, settle what has ended, renew what has not."""
@@ -273,13 +276,10 @@ class BatchingStore:
 
     async def _settle_one(self, batch: Batch) -> None:
         """Tell the store what a batch used; kept for another attempt where it does not answer."""
-        if batch.name not in self._retired:
-            return
-        try:
-            await self.inner.settle(batch.name, [batch.spent])
-        except StoreUnavailableError:
-            return
-        self._retired.pop(batch.name, None)
+        if batch.name in self._retired:
+            with contextlib.suppress(StoreUnavailableError):
+                await self.inner.settle(batch.name, [batch.spent])
+                self._retired.pop(batch.name, None)
 
     async def _renew_all(self) -> None:
         for batch in [*self._batches.values(), *self._retired.values()]:

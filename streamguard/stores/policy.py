@@ -19,6 +19,7 @@ from streamguard.core.breaker import Breaker
 from streamguard.core.ledger import NOTHING
 from streamguard.errors import ConfigurationError, StoreUnavailableError
 from streamguard.stores.base import Store
+from streamguard.stores.loops import cancelled
 from streamguard.stores.memory import steady_clock
 from streamguard.stores.notes import note, noted
 
@@ -79,8 +80,7 @@ class PolicyStore:
     async def close(self) -> None:
         """Try once more to pay what is owed, then close the inner store."""
         if self._payer is not None:
-            self._payer.cancel()
-            await asyncio.gather(self._payer, return_exceptions=True)
+            await cancelled({self._payer})
         if self.owes:
             await self._pay()
         await self.inner.close()

@@ -62,6 +62,15 @@ def open_files():
     return len(list(seen.iterdir())) if seen.exists() else 0
 
 
+async def standing(server, demands):
+    """What a store that has just come finds used and held."""
+    store = open_store(server.url)
+    await store.open()
+    (balance,) = await store.balances(demands)
+    await store.close()
+    return balance.used, balance.held
+
+
 async def two_calls(store, number):
     for part in range(2):
         name = f"loop{number}.{part}"
@@ -78,6 +87,42 @@ def test_requests_that_have_a_loop_each(server):
     assert [client.post(PATH, json=BODY).status_code for _ in range(4)] == [200] * 4
     assert asyncio.run(used(guard)) == before + 4
     asyncio.run(guard.close())
+
+
+@needs_redis
+def test_batches_are_charged_whichever_loop_they_began_in(server):
+    store = open_store(f"{server.url}?batch=0.2")
+    wanted = [Demand("batched|tokens", 10**9, Window(3600), 10, 1)]
+
+    async def calls(number, seconds):
+        name = f"batched{number}"
+        await store.reserve(name, wanted, want=90, least=1, ttl=30)
+        await store.settle(name, [50])
+        await asyncio.sleep(seconds)
+
+    async def balance():
+        return (await store.balances(wanted))[0]
+
+    asyncio.run(store.open())
+    asyncio.run(calls(0, 0))
+    asyncio.run(calls(1, 0))
+    asyncio.run(calls(2, 0.5))
+    assert asyncio.run(balance()).used == 150
+    asyncio.run(calls(3, 0))
+    asyncio.run(store.close())
+    assert asyncio.run(standing(server, wanted)) == (200, 0)
+
+
+@needs_redis
+def test_what_is_owed_is_paid_from_another_loop():
+    with redis_server() as server:
+        store = open_store(f"{server.url}?fail=open")
+        asyncio.run(store.open())
+        server.kill()
+        asyncio.run(two_calls(store, 0))
+        server.start()
+        asyncio.run(store.close())
+        assert asyncio.run(standing(server, BUDGET)) == (100, 0)
 
 
 @needs_redis
