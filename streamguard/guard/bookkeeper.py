@@ -13,7 +13,7 @@ from streamguard.core.admission import Terms
 from streamguard.errors import StoreUnavailableError
 from streamguard.guard.settings import Settings
 from streamguard.stores.base import Store
-from streamguard.stores.loops import Turn, ended
+from streamguard.stores.loops import ended
 from streamguard.stores.notes import note, noted
 
 T = TypeVar("T")
@@ -32,18 +32,13 @@ class Bookkeeper:
         self._on_error = on_error
         self.loop: asyncio.AbstractEventLoop | None = None
         self._opened = False
-        self._opening = Turn()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def open(self) -> None:
-        """Open the store once; later calls cost nothing."""
-        if self._opened:
-            return
-        async with self._opening:
-            if not self._opened:
-                await self._store.open()
-                self.loop = asyncio.get_running_loop()
-                self._opened = True
+        """Open the store, on whose loop it is from now on; the guard does so once."""
+        await self._store.open()
+        self.loop = asyncio.get_running_loop()
+        self._opened = True
 
     async def close(self) -> None:
         """Wait for what runs in the background, then close the store."""

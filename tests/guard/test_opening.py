@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
 from support.loops import another_loop, in_threads, run_in
 
 from streamguard import Guard, Limit
@@ -26,12 +25,10 @@ class Slow(MemoryStore):
         self.closed += 1
 
 
-@pytest.mark.parametrize("part", ["guard", "books"])
-def test_loops_that_open_at_once_all_go_on(part):
+def test_loops_that_open_at_once_all_go_on():
     store = Slow()
     guard = Guard([Limit(tokens=100, per="hour")], store=store, sinks=[])
-    opened = guard if part == "guard" else guard.books
-    in_threads(3, lambda _number: opened.open())
+    in_threads(3, lambda _number: guard.open())
     assert store.opened == 1
 
 
