@@ -21,7 +21,15 @@ from streamguard.usage import Usage
 
 _WINDOW = "context_window"
 _TIERS = "tiers"
-_PRICES = {"input_price": "input", "output_price": "output", "cached_input_price": "cached"}
+_SEARCH = "web_search_price"
+_PRICES = {
+    "input_price": "input",
+    "output_price": "output",
+    "cached_input_price": "cached",
+    "audio_input_price": "audio_input",
+    "audio_output_price": "audio_output",
+    _SEARCH: "search",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +37,8 @@ class ModelInfo:
     """A model's context window in tokens and its worst-case rates.
 
     Rates are nano-dollars per token, rounded up: the dearest tier and time of day of the
-    prices in force today. ``None`` is unknown.
+    prices in force today. ``search_rate`` is a web search's, ``call_rate`` every call's.
+    ``None`` is unknown; audio input without a price of its own costs what text does.
     """
 
     context_window: int | None = None
@@ -37,6 +46,11 @@ class ModelInfo:
     output_rate: int | None = None
     cached_input_rate: int | None = None
     cache_write_rate: int | None = None
+    audio_input_rate: int | None = None
+    audio_output_rate: int | None = None
+    long_cache_write_rate: int | None = None
+    search_rate: int | None = None
+    call_rate: int = 0
 
 
 class _Own(NamedTuple):
@@ -61,8 +75,10 @@ class Catalog:
         Catalog({"my-model": {"context_window": 32_000, "input_price": "0.50"}})
 
     Prices are US dollars per million tokens, ``Decimal`` or ``str``: ``input_price``,
-    ``output_price``, ``cached_input_price``; under ``tiers``, the same by service tier, such as
-    ``{"tiers": {"priority": {"input_price": "1.00"}}}``. What an override leaves out is looked up.
+    ``output_price``, ``cached_input_price``, ``audio_input_price``, ``audio_output_price``;
+    ``web_search_price`` is US dollars for a thousand searches. Under ``tiers`` is the same by
+    service tier, such as ``{"tiers": {"priority": {"input_price": "1.00"}}}``. What an override
+    leaves out is looked up.
 
     Raises:
         ConfigurationError: an override has an unknown key or a figure that cannot be.
@@ -102,9 +118,9 @@ class Catalog:
         return (prices or self._prices_at(model, provider, seconds, tier)).cost(usage)
 
     def has_own_price(self, model: str) -> bool:
-        """Whether the owner of this catalog gave the model a price, of any service tier."""
+        """Whether the owner of this catalog gave the model's tokens a price, of any tier."""
         own = self._own(model)
-        return any(prices != Prices() for prices in (own.prices, *own.tiers.values()))
+        return any(each.input or each.output for each in (own.prices, *own.tiers.values()))
 
     def _build_prices(self, model: str, provider: str | None, day: int, tier: str) -> Prices | None:
         """The prices of a whole day; ``None`` where they change within it."""
@@ -134,6 +150,11 @@ class Catalog:
             output_rate=_worst(each.output for each in prices),
             cached_input_rate=_worst(each.cached for each in prices),
             cache_write_rate=_worst(each.written for each in prices),
+            audio_input_rate=_worst(each.audio_input for each in prices),
+            audio_output_rate=_worst(each.audio_output for each in prices),
+            long_cache_write_rate=_worst(each.long_write for each in prices),
+            search_rate=_worst(each.search for each in prices),
+            call_rate=_worst(Price(each.request) for each in prices) or 0,
         )
 
 
@@ -178,13 +199,15 @@ def _own_prices(name: str, given: Mapping[str, Any]) -> Prices:
         message = f"model {name!r}: unknown {sorted(unknown)}; use {[_WINDOW, *_PRICES, _TIERS]}"
         raise ConfigurationError(message)
     prices: dict[str, Any] = {
-        _PRICES[key]: Price(_own_price(name, key, value)) for key, value in given.items()
+        _PRICES[key]: Price(_own_price(name, key, value) * (1000 if key == _SEARCH else 1))
+        for key, value in given.items()
     }
     return Prices(**prices)
 
 
 def _own_price(name: str, key: str, value: object) -> int:
-    message = f"model {name!r}: {key}={value!r} is not US dollars per million; write '2.50'"
+    per = "thousand" if key == _SEARCH else "million"
+    message = f"model {name!r}: {key}={value!r} is not US dollars per {per}; write '2.50'"
     if not isinstance(value, (str, Decimal, int)) or isinstance(value, bool):
         raise ConfigurationError(message)
     try:

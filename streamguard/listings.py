@@ -119,7 +119,7 @@ _converted: dict[int, tuple[ModelPrice, Prices]] = {}  # as many as genai-prices
 
 def convert(price: ModelPrice) -> Prices:
     """The prices that calls to models for text are billed by."""
-    request = price.requests_kcount
+    request, searches = price.requests_kcount, price.web_searches_kcount
     return Prices(
         input=_price(price.input_mtok),
         output=_price(price.output_mtok),
@@ -127,6 +127,10 @@ def convert(price: ModelPrice) -> Prices:
         written=_price(price.cache_write_mtok),
         reasoning=_price(price.output_reasoning_mtok),
         request=atto(request * 1000) if isinstance(request, Decimal) else 0,
+        audio_input=_price(price.input_audio_mtok),
+        audio_output=_price(price.output_audio_mtok),
+        written_long=_price(price.cache_write_1h_mtok),
+        search=Price(atto(searches * 1000)) if isinstance(searches, Decimal) else None,
     )
 
 

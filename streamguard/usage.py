@@ -31,7 +31,7 @@ EventName = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call; unknown is ``None``, never 0.
+    """Tokens and web searches of one call; unknown is ``None``, never 0.
 
     Attributes:
         input_tokens: the prompt's, those of a cache included.
@@ -39,6 +39,10 @@ class Usage:
         reasoning_tokens: part of the output.
         cached_tokens: part of the input: read from the provider's cache.
         cache_write_tokens: part of the input: written to the provider's cache.
+        audio_input_tokens: part of the input.
+        audio_output_tokens: part of the output.
+        long_cache_write_tokens: part of ``cache_write_tokens``: to be kept longer than usual.
+        web_searches: searches that the provider made and bills by the call.
     """
 
     input_tokens: int | None = None
@@ -46,6 +50,10 @@ class Usage:
     reasoning_tokens: int | None = None
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
+    audio_input_tokens: int | None = None
+    audio_output_tokens: int | None = None
+    long_cache_write_tokens: int | None = None
+    web_searches: int | None = None
 
     @property
     def total_tokens(self) -> int | None:
@@ -71,6 +79,10 @@ class Usage:
             self.reasoning_tokens,
             self.cached_tokens,
             self.cache_write_tokens,
+            self.audio_input_tokens,
+            self.audio_output_tokens,
+            self.long_cache_write_tokens,
+            self.web_searches,
         )
 
 

@@ -7,12 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
-from streamguard.core.accounts import (
-    MAX_CAPACITY,
-    Demand,
-    Window,
-    account_key,
-)
+from streamguard.core.accounts import MAX_CAPACITY, Demand, Window, account_key
 from streamguard.core.prompt import PromptCount
 from streamguard.errors import (
     Amount,
@@ -35,12 +30,15 @@ _SPELLING = re.compile(
 class Rates:
     """What a model takes and costs. Rates are whole nano-dollars a token, rounded up.
 
-    ``None`` is unknown, never 0.
+    ``call_rate`` is what a call costs beside its tokens. ``None`` is unknown, never 0;
+    ``unpriced`` says what of the request has no price.
     """
 
     context_window: int | None = None
     input_rate: int | None = None
     output_rate: int | None = None
+    call_rate: int | None = 0
+    unpriced: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +268,8 @@ def _say(unit: Unit, amount: int) -> str:
 
 def _fixed(unit: Unit, ask: Ask, rates: Rates) -> int:
     if unit == "cost":
-        return ask.count.input_tokens * _price(rates.input_rate, ask)
+        tokens = ask.count.input_tokens * _price(rates.input_rate, ask, rates)
+        return tokens + _price(rates.call_rate, ask, rates)
     if unit in ("tokens", "input_tokens"):
         return ask.count.input_tokens
     if unit == "requests":
@@ -282,16 +281,17 @@ def _rate(unit: Unit, ask: Ask, rates: Rates) -> int:
     if ask.choices == 0:
         return 0
     if unit == "cost":
-        return _price(rates.output_rate, ask)
+        return _price(rates.output_rate, ask, rates)
     return 1 if unit in ("tokens", "output_tokens") else 0
 
 
-def _price(rate: int | None, ask: Ask) -> int:
+def _price(rate: int | None, ask: Ask, rates: Rates) -> int:
     if rate is None:
+        what = rates.unpriced or f"model {ask.count.model!r} has no known price"
         message = (
-            f"model {ask.count.model!r} has no known price, so its cost budget cannot be held; "
-            "use a priced model and service tier, give the guard the price in its catalog, or name "
-            "the model behind an Azure deployment in deployments="
+            f"{what}, so its cost budget cannot be held; use a priced model and service tier, give "
+            "the guard the price in its catalog, or name the model behind an Azure deployment in "
+            "deployments="
         )
         raise ProtocolError(message)
     return rate

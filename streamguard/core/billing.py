@@ -65,10 +65,5 @@ def charge(input_tokens: int, spent: Spent, *, exact: bool) -> Usage:
     output = seen if reported.output_tokens is None else reported.output_tokens
     if exact or spent.outcome != "completed":
         output = max(output, seen)
-    return Usage(
-        input_tokens=input_tokens if reported.input_tokens is None else reported.input_tokens,
-        output_tokens=output,
-        reasoning_tokens=reported.reasoning_tokens,
-        cached_tokens=reported.cached_tokens,
-        cache_write_tokens=reported.cache_write_tokens,
-    )
+    given = input_tokens if reported.input_tokens is None else reported.input_tokens
+    return replace(reported, input_tokens=given, output_tokens=output)

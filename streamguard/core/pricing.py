@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -51,7 +52,7 @@ class Price(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """What a call is charged by; ``request`` is atto-dollars a call."""
+    """What a call is charged by; ``request`` is atto-dollars a call, ``search`` a web search."""
 
     input: Price | None = None
     output: Price | None = None
@@ -59,25 +60,45 @@ class Prices:
     written: Price | None = None
     reasoning: Price | None = None
     request: int = 0
+    audio_input: Price | None = None
+    audio_output: Price | None = None
+    written_long: Price | None = None
+    search: Price | None = None
 
     def cost(self, usage: Usage) -> int | None:
         """Nano-dollars; ``None`` when a count or the price of what was used is unknown."""
         taken, made = usage.input_tokens, usage.output_tokens
         if taken is None or made is None or self.input is None or (made and self.output is None):
             return None
-        total = self.request + taken * self.input.at(taken)
+        searches = 0 if self.search is None else (usage.web_searches or 0) * self.search.base
+        total = self.request + searches + self._taken(taken, self.input.at(taken), usage)
         if self.output is not None:
-            total += made * self.output.at(taken)
-        if self.cached is not None and usage.cached_tokens:
-            part = min(usage.cached_tokens, taken)
-            total += part * (self.cached.at(taken) - self.input.at(taken))
-        if self.written is not None and usage.cache_write_tokens:
-            part = min(usage.cache_write_tokens, taken)
-            total += part * (self.written.at(taken) - self.input.at(taken))
-        if self.reasoning is not None and self.output is not None and usage.reasoning_tokens:
-            part = min(usage.reasoning_tokens, made)
-            total += part * (self.reasoning.at(taken) - self.output.at(taken))
+            parts = (
+                (usage.audio_output_tokens, self.audio_output),
+                (usage.reasoning_tokens, self.reasoning),
+            )
+            total += _sum(made, self.output.at(taken), parts, taken)
         return -(-total // ATTO_PER_NANO)
+
+    def _taken(self, taken: int, usual: int, usage: Usage) -> int:
+        long = usage.long_cache_write_tokens or 0
+        parts = (
+            (long, self.long_write),
+            ((usage.cache_write_tokens or 0) - long, self.written),
+            (usage.audio_input_tokens, self.audio_input),
+            (usage.cached_tokens, self.cached),
+        )
+        return _sum(taken, usual, parts, taken)
+
+    @property
+    def long_write(self) -> Price | None:
+        """What a token costs that is cached for an hour: as listed, else twice the input's price,
+        as Anthropic's "Prompt caching" has it.
+        """
+        if self.written_long is not None or self.input is None:
+            return self.written_long
+        tiers = tuple((start, 2 * price) for start, price in self.input.tiers)
+        return Price(2 * self.input.base, tiers)
 
     def over(self, other: Prices) -> Prices:
         """These prices, and the other's where these have none."""
@@ -86,3 +107,16 @@ class Prices:
             for field in fields(self)
         }
         return Prices(**merged)
+
+
+def _sum(
+    tokens: int, usual: int, parts: Iterable[tuple[int | None, Price | None]], taken: int
+) -> int:
+    """Tokens at the usual price, but for the parts that have their own: a token is in one."""
+    total, left = tokens * usual, tokens
+    for count, price in parts:
+        if count and price is not None:
+            part = max(0, min(count, left))
+            left -= part
+            total += part * (price.at(taken) - usual)
+    return total

@@ -84,5 +84,7 @@ def most_input(limits: Sequence[Limit], scope: Mapping[str, str], rates: Rates) 
 def _room_in(limit: Limit, ask: Ask, scope: Mapping[str, str], rates: Rates) -> int | None:
     named = replace(_ONE, model=ask.count.model)
     one = demand(limit, replace(ask, count=named), scope, rates)
-    left = limit.amount - ask.least * ask.choices * one.rate
-    return left // one.fixed if one.fixed else None
+    none = demand(limit, replace(ask, count=replace(named, input_tokens=0)), scope, rates)
+    left = limit.amount - none.fixed - ask.least * ask.choices * one.rate
+    each = one.fixed - none.fixed
+    return left // each if each else None

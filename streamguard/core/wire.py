@@ -41,6 +41,22 @@ class Frame(NamedTuple):
     hidden: bool = False
 
 
+class Extras(NamedTuple):
+    """What a request may be billed for beside text.
+
+    ``searches`` is the most web searches it allows, ``None`` where nothing bounds them;
+    ``long_cache`` asks for cache entries that last longer, and cost more, than the usual.
+    """
+
+    audio_input: bool = False
+    audio_output: bool = False
+    long_cache: bool = False
+    searches: int | None = 0
+
+
+NO_EXTRAS = Extras()
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A parsed request body: what the guard needs to know of it.
@@ -60,6 +76,7 @@ class Request:
         opaque: fields that bring input the guard cannot see (``previous_response_id``, …).
         also: models that may answer instead (OpenRouter's ``models``); the bill is theirs then.
         tier: the service tier asked for, such as "flex" or "priority"; empty is the usual one.
+        extras: what it may be billed for beside text.
     """
 
     protocol: str
@@ -76,6 +93,7 @@ class Request:
     writes_cache: bool = False
     also: tuple[str, ...] = ()
     tier: str = ""
+    extras: Extras = NO_EXTRAS
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import msgspec
 from streamguard.core.prompt import Prompt
 from streamguard.core.wire import Delta, EndReason, Reply, Request, Served
 from streamguard.errors import StreamGuardError
-from streamguard.protocols import fields
+from streamguard.protocols import extras, fields
 from streamguard.protocols.anthropic_prompt import render
 from streamguard.protocols.slots import Slot, deltas_of, keep, objects
 from streamguard.protocols.streaming import JSONStream
@@ -58,7 +58,17 @@ def _own_usage(usage: Any) -> Usage:
     ]
     given = sum(part or 0 for part in parts) if parts[0] is not None else None
     thought = fields.count(usage, "output_tokens_details", "thinking_tokens")
-    return Usage(given, fields.count(usage, "output_tokens"), thought, parts[2], parts[1])
+    made = fields.count(usage, "output_tokens")
+    searches = fields.count(usage, "server_tool_use", "web_search_requests")
+    return Usage(
+        given,
+        made,
+        thought,
+        parts[2],
+        parts[1],
+        long_cache_write_tokens=fields.count(usage, "cache_creation", "ephemeral_1h_input_tokens"),
+        web_searches=0 if searches is None and made is not None else searches,
+    )
 
 
 def served(request: Request, message: Mapping[str, Any]) -> Served:
@@ -68,12 +78,11 @@ def served(request: Request, message: Mapping[str, Any]) -> Served:
     return Served(fields.word(message, "model"), fields.word(usage, name))
 
 
-def _writes_cache(body: Mapping[str, Any]) -> bool:
-    """Whether a block, a tool or the body itself has ``cache_control``."""
+def _places(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """Where ``cache_control`` may stand: a block, a tool or the body itself."""
     turns = [*objects(body.get("messages")), *objects(body.get("tools"))]
     blocks = (block for turn in turns for block in objects(turn.get("content")))
-    places = (body, *turns, *objects(body.get("system")), *blocks)
-    return any("cache_control" in place for place in places)
+    return (body, *turns, *objects(body.get("system")), *blocks)
 
 
 class _TextDelta(msgspec.Struct, gc=False):
@@ -128,6 +137,10 @@ class MessagesStream(JSONStream):
             self._reported = replace(start, output_tokens=None, reasoning_tokens=None)
         elif kind == "content_block_start":
             self._open.add(index)
+            block = fields.child(doc, "content_block")
+            if fields.word(block) == "server_tool_use" and block.get("name") == "web_search":
+                count = (self._reported.web_searches or 0) + 1
+                self._reported = replace(self._reported, web_searches=count)
         elif kind == "content_block_stop":
             self._open.discard(index)
         elif kind == "message_delta":
@@ -204,6 +217,7 @@ class Anthropic:
         model, *others = fields.models_of(body)
         fields.objects(body, "messages")
         fields.whole(fields.mapping(body, "thinking"), "budget_tokens")
+        places = _places(body)
         return Request(
             protocol=self.name,
             model=model,
@@ -212,9 +226,10 @@ class Anthropic:
             output_cap=fields.whole(body, "max_tokens", least=0),
             cap_field="max_tokens",
             opaque=fields.opaque(body, "container", "mcp_servers"),
-            writes_cache=_writes_cache(body),
+            writes_cache=any("cache_control" in place for place in places),
             also=tuple(others),
             tier=fields.tier_of(body, "speed", "service_tier"),
+            extras=extras.of_anthropic(body, places),
         )
 
     def prompt(self, request: Request) -> Prompt:

@@ -11,7 +11,7 @@ from streamguard.core.json_lines import ArraySplitter
 from streamguard.core.prompt import Prompt
 from streamguard.core.wire import Delta, EndReason, Frame, Reply, Request
 from streamguard.errors import ProtocolError, StreamGuardError
-from streamguard.protocols import fields
+from streamguard.protocols import extras, fields
 from streamguard.protocols.gemini_prompt import render
 from streamguard.protocols.slots import Slot, deltas_of, keep, objects
 from streamguard.protocols.streaming import JSONStream
@@ -58,7 +58,18 @@ def read_usage(usage: Any) -> Usage:
         (shown or 0) + (thought or 0) if known else None,
         thought,
         fields.count(usage, "cachedContentTokenCount"),
+        audio_input_tokens=_audio(usage, "promptTokensDetails"),
+        audio_output_tokens=_audio(usage, "candidatesTokensDetails"),
     )
+
+
+def _audio(usage: Any, name: str) -> int | None:
+    """Tokens of audio by the details of a report; 0 where the details tell of none."""
+    details = usage.get(name) if isinstance(usage, Mapping) else None
+    if not isinstance(details, list):
+        return None
+    heard = (each for each in objects(details) if fields.word(each, "modality") == "AUDIO")
+    return sum(fields.count(each, "tokenCount") or 0 for each in heard)
 
 
 def write_usage(usage: Usage) -> dict[str, Any]:
@@ -205,9 +216,10 @@ class Gemini:
         _field(fields.mapping(config, _field(config, "thinkingConfig")), "thinkingBudget")
         if not isinstance(body.get("contents"), (list, dict, str)):
             raise ProtocolError("contents must be a list of objects")
+        model = unquote(found[1]) if found else fields.name_of(body)
         return Request(
             protocol=self.name,
-            model=unquote(found[1]) if found else fields.name_of(body),
+            model=model,
             body=body,
             stream=bool(found and found[2]),
             array_stream=bool(found and found[2]),
@@ -216,6 +228,7 @@ class Gemini:
             cap_field=_field(config, "maxOutputTokens"),
             opaque=fields.opaque(body, _field(body, "cachedContent")),
             tier=fields.tier_of(body, "serviceTier", "service_tier"),
+            extras=extras.of_gemini(body, config, model),
         )
 
     def prompt(self, request: Request) -> Prompt:

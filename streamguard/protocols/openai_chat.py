@@ -11,7 +11,7 @@ import msgspec
 from streamguard.core.prompt import Prompt
 from streamguard.core.wire import Channel, Delta, EndReason, Frame, Reply, Request, Served
 from streamguard.errors import StreamGuardError
-from streamguard.protocols import fields
+from streamguard.protocols import extras, fields
 from streamguard.protocols.openai_chat_prompt import render
 from streamguard.protocols.openai_common import (
     DONE,
@@ -253,6 +253,7 @@ class OpenAIChat:
             cap_field=cap_field or _CAPS[0 if is_azure(path) or is_openai(model) else 1],
             also=tuple(others),
             tier=fields.tier_of(body, "service_tier"),
+            extras=extras.of_chat(body, model),
         )
 
     def prompt(self, request: Request) -> Prompt:

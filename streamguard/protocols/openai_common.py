@@ -78,7 +78,14 @@ def read_usage(usage: Any) -> Usage:
     if cached is None:
         cached = fields.count(usage, "prompt_cache_hit_tokens")
     reasoning = fields.count(usage, "completion_tokens_details", "reasoning_tokens")
-    return Usage(given, output, reasoning, cached)
+    return Usage(
+        given,
+        output,
+        reasoning,
+        cached,
+        audio_input_tokens=fields.count(usage, "prompt_tokens_details", "audio_tokens"),
+        audio_output_tokens=fields.count(usage, "completion_tokens_details", "audio_tokens"),
+    )
 
 
 def write_usage(usage: Usage) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
@@ -10,9 +11,10 @@ import msgspec
 from streamguard.core.prompt import Prompt
 from streamguard.core.wire import Delta, EndReason, Reply, Request
 from streamguard.errors import ProtocolError, StreamGuardError
-from streamguard.protocols import fields
+from streamguard.protocols import extras, fields
 from streamguard.protocols.openai_common import models_of, openai_error
 from streamguard.protocols.openai_responses_prompt import render
+from streamguard.protocols.openai_responses_usage import read_usage, searched, write_usage
 from streamguard.protocols.slots import Slot, deltas_of, keep, objects
 from streamguard.protocols.streaming import JSONStream
 from streamguard.usage import Usage
@@ -33,28 +35,6 @@ _FINAL = {"response.completed", "response.incomplete", "response.failed", "error
 _PARTS = {"output_text": "text", "refusal": "refusal", "reasoning_text": "text"}
 _INPUTS = {"function_call": "arguments", "mcp_call": "arguments", "custom_tool_call": "input",
            "code_interpreter_call": "code"}  # fmt: skip
-
-
-def read_usage(usage: Any) -> Usage:
-    """The usage object of a response."""
-    return Usage(
-        fields.count(usage, "input_tokens"),
-        fields.count(usage, "output_tokens"),
-        fields.count(usage, "output_tokens_details", "reasoning_tokens"),
-        fields.count(usage, "input_tokens_details", "cached_tokens"),
-    )
-
-
-def write_usage(usage: Usage) -> dict[str, Any]:
-    """The usage object of a response; clients expect every field."""
-    given, output = usage.input_tokens or 0, usage.output_tokens or 0
-    return {
-        "input_tokens": given,
-        "input_tokens_details": {"cached_tokens": usage.cached_tokens or 0},
-        "output_tokens": output,
-        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0},
-        "total_tokens": given + output,
-    }
 
 
 def item_slots(item: dict[str, Any], index: int) -> Iterator[Slot]:
@@ -130,15 +110,18 @@ class ResponsesStream(JSONStream):
             self._started = True
             self._response = response
             self._served = fields.served(response, self._served)
-            self._reported = self._reported.merged(read_usage(response.get("usage")))
+            self._reported = self._reported.merged(read_usage(response))
         self._ended = self._ended or kind in _FINAL or name == "error"
         index = fields.count(doc, "output_index") or 0
         if kind == "response.output_item.added":
             self._items[index] = fields.child(doc, "item")
             self._open[index] = {}
         elif kind == "response.output_item.done":
-            self._items[index] = fields.child(doc, "item")
+            item = self._items[index] = fields.child(doc, "item")
             self._open.pop(index, None)
+            if searched(item):
+                count = (self._reported.web_searches or 0) + 1
+                self._reported = replace(self._reported, web_searches=count)
         elif kind.endswith(".delta") and isinstance(doc.get("delta"), str):
             texts = self._open.setdefault(index, {})
             texts.setdefault(_key(doc), []).append(doc["delta"])
@@ -263,6 +246,7 @@ class OpenAIResponses:
             opaque=fields.opaque(body, "previous_response_id", "conversation", "prompt"),
             also=tuple(others),
             tier=fields.tier_of(body, "service_tier"),
+            extras=extras.of_responses(body),
         )
 
     def prompt(self, request: Request) -> Prompt:
@@ -281,7 +265,7 @@ class OpenAIResponses:
     def read_reply(self, request: Request, body: bytes) -> Reply:
         """Text and usage of a whole response; an empty Reply when it is not the protocol's."""
         doc = fields.read_object(body)
-        return Reply(deltas_of(_reply_slots(doc)), read_usage(doc.get("usage")), fields.served(doc))
+        return Reply(deltas_of(_reply_slots(doc)), read_usage(doc), fields.served(doc))
 
     def shorten_reply(self, request: Request, body: bytes, kept: Sequence[Delta]) -> bytes:
         """The whole response with its texts cut and ``status: "incomplete"``."""

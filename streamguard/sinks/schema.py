@@ -20,6 +20,9 @@ from streamguard.usage import Usage, UsageEvent
 MAX_ID = 128
 """Longest identifier in characters; longer ones end in an ellipsis."""
 
+_LOGGED = 5
+"""How many of a usage's counts events show; the rest is only priced."""
+
 Kind = Literal["id", "tokens", "count", "seconds", "unix seconds", "nano-dollars"]
 
 
@@ -33,7 +36,7 @@ class Field(NamedTuple):
 
 
 def _usage(prefix: str, attribute: str, meaning: str) -> Iterator[Field]:
-    for each in fields(Usage):
+    for each in fields(Usage)[:_LOGGED]:
         words = each.name.replace("_", " ")
         yield Field(
             f"{prefix}.{each.name}", "tokens", f"{attribute}.{each.name}", f"{words} {meaning}"

@@ -148,9 +148,10 @@ def test_overrides_come_first_and_the_rest_is_looked_up():
             "mine": {"context_window": 9, "input_price": Decimal("0.0000015"), "output_price": 2},
         }
     )
-    assert own.model_info("gpt-4o") == ModelInfo(128_000, 1500, 10_000, 1250)
+    info = own.model_info("gpt-4o")
+    assert info == ModelInfo(128_000, 1500, 10_000, 1250, None, None, None, 3000, 10_000_000)
     assert own.cost_nano("gpt-4o", Usage(10, 1)) == 15_000 + 10_000
-    assert own.model_info("mine") == ModelInfo(9, 1, 2000, None)
+    assert own.model_info("mine") == ModelInfo(9, 1, 2000, None, long_cache_write_rate=1)
     assert own.cost_nano("mine", Usage(1_000_001, 1)) == 1501 + 2000
     assert own.cost_nano("mine", Usage(1, 0)) == 1
 
@@ -158,7 +159,7 @@ def test_overrides_come_first_and_the_rest_is_looked_up():
 def test_a_free_override_is_zero_not_unknown():
     own = Catalog({"local": {"input_price": "0", "output_price": "0", "cached_input_price": "0"}})
     assert own.cost_nano("local", Usage(5, 5, None, 3)) == 0
-    assert own.model_info("local") == ModelInfo(None, 0, 0, 0)
+    assert own.model_info("local") == ModelInfo(None, 0, 0, 0, long_cache_write_rate=0)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +175,7 @@ def test_a_free_override_is_zero_not_unknown():
         {"output_price": "-1"},
         {"output_price": "NaN"},
         {"cached_input_price": "Infinity"},
+        {"web_search_price": "free"},
         {"tiers": "priority"},
         {"tiers": {"priority": "2.00"}},
     ],
@@ -181,6 +183,35 @@ def test_a_free_override_is_zero_not_unknown():
 def test_overrides_that_cannot_be_are_refused_by_name(given):
     with pytest.raises(ConfigurationError, match=f"model 'mine'.*{next(iter(given))}"):
         Catalog({"mine": given})
+
+
+def test_audio_and_web_searches_can_be_given_prices():
+    prices = {"audio_input_price": "10", "audio_output_price": "20", "web_search_price": "5"}
+    own = Catalog({"mine": {"input_price": "1", "output_price": "2", **prices}})
+    info = own.model_info("mine")
+    assert (info.audio_input_rate, info.audio_output_rate) == (10_000, 20_000)
+    assert info.search_rate == 5_000_000
+    usage = Usage(10, 10, audio_input_tokens=4, audio_output_tokens=3, web_searches=2)
+    assert own.cost_nano("mine", usage) == 6_000 + 40_000 + 14_000 + 60_000 + 10_000_000
+    assert own.has_own_price("MINE")
+    assert not Catalog({"gpt-4o": {"web_search_price": "0"}}).has_own_price("gpt-4o")
+    assert Catalog({"gpt-4o": {"web_search_price": "0"}}).model_info("gpt-4o").search_rate == 0
+
+
+def test_a_token_is_charged_as_one_kind_only():
+    own = Catalog({"m": {"input_price": "1", "output_price": "1", "audio_input_price": "3"}})
+    overlapping = Usage(10, 0, None, 10, 20, audio_input_tokens=10, long_cache_write_tokens=4)
+    assert own.cost_nano("m", overlapping) == 4 * 2_000 + 6 * 3_000
+    backwards = Usage(10, 0, None, None, 2, long_cache_write_tokens=4)
+    assert own.cost_nano("m", backwards) == 4 * 2_000 + 6 * 1_000
+
+
+def test_an_hour_in_the_cache_costs_twice_the_input_where_nothing_is_listed():
+    usage = Usage(250_000, 0, None, None, 250_000, long_cache_write_tokens=250_000)
+    assert cost_nano("claude-haiku-4-5", usage) == 250_000 * 2_000
+    assert cost_nano("gemini-2.5-pro", usage) == 250_000 * 2 * 2_500  # its dearer tier
+    assert model_info("gemini-2.5-pro").long_cache_write_rate == 2 * 2_500
+    assert model_info("no-such-model").long_cache_write_rate is None
 
 
 @pytest.mark.parametrize("given", [None, "0.10", 5])

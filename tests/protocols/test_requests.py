@@ -252,7 +252,7 @@ REPLIES = {
                    "output_tokens_details": {"thinking_tokens": 2}}},
         [Delta((0, "reasoning"), "hm"), Delta((1, "content"), "one two"),
          Delta((2, "tool"), "get", whole=True), Delta((2, "tool"), '{"a":1}', whole=True)],
-        Usage(12, 9, 2, 5, 4),
+        Usage(12, 9, 2, 5, 4, web_searches=0),
         ("stop_reason", "max_tokens"),
     ),
     "openai_responses": (
@@ -264,7 +264,7 @@ REPLIES = {
                    "output_tokens_details": {"reasoning_tokens": 2}}},
         [Delta((0, "reasoning:0"), "hm"), Delta((1, "content:0"), "one two"), Delta((1, "refusal:1"), "no"),
          Delta((2, "tool"), "get", whole=True), Delta((2, "tool"), "{}")],
-        Usage(5, 9, 2, 1),
+        Usage(5, 9, 2, 1, web_searches=0),
         ("status", "incomplete"),
     ),
     "gemini": (

@@ -187,9 +187,10 @@ LIMITS = st.lists(
     st.integers(1, 40),
     st.integers(0, 2),
     st.integers(0, 300),
+    st.sampled_from([0, 30_000]),
 )
-def test_the_room_is_exactly_what_admission_allows(limits, window, cap, choices, tokens):
-    rates = Rates(window, 1_000, 4_000)
+def test_the_room_is_exactly_what_admission_allows(limits, window, cap, choices, tokens, call):
+    rates = Rates(window, 1_000, 4_000, call)
 
     def ask(input_tokens):
         return Ask(PromptCount(input_tokens, "exact"), cap, 20, choices, least=1)
