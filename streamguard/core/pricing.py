@@ -83,7 +83,7 @@ class Prices:
     def _taken(self, taken: int, usual: int, usage: Usage) -> int:
         long = usage.long_cache_write_tokens or 0
         parts = (
-            (long, self.long_write),
+            (long, self.long_write if long else None),
             ((usage.cache_write_tokens or 0) - long, self.written),
             (usage.audio_input_tokens, self.audio_input),
             (usage.cached_tokens, self.cached),
@@ -115,8 +115,8 @@ def _sum(
     """Tokens at the usual price, but for the parts that have their own: a token is in one."""
     total, left = tokens * usual, tokens
     for count, price in parts:
-        if count and price is not None:
-            part = max(0, min(count, left))
+        if count and count > 0 and price is not None:
+            part = min(count, left)
             left -= part
             total += part * (price.at(taken) - usual)
     return total

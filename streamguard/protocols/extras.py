@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from streamguard.core.wire import NO_EXTRAS, Extras
+from streamguard.core.wire import Extras
 from streamguard.protocols.fields import MOST, word
 from streamguard.protocols.slots import objects
 
@@ -29,7 +29,7 @@ def of_chat(body: Mapping[str, Any], model: str) -> Extras:
     searches = None if live or any(plugins) else _searches(body.get("tools"))
     if searches == 0 and (body.get("web_search_options") or _SEARCHES.search(model)):
         searches = 1
-    return _extras(
+    return Extras(
         audio_input=any(_is_audio(message) for message in objects(body.get("messages"))),
         audio_output=_lists(body.get("modalities"), "audio") or body.get("audio") is not None,
         searches=searches,
@@ -40,7 +40,7 @@ def of_responses(body: Mapping[str, Any]) -> Extras:
     """Those of a Responses request, whose ``max_tool_calls`` bounds all its searches."""
     searches = _searches(body.get("tools"), _bound(body.get("max_tool_calls")))
     turns = objects(body.get("input"))
-    return _extras(
+    return Extras(
         audio_input=any(_is_audio(turn) or word(turn) == "input_audio" for turn in turns),
         audio_output=_lists(body.get("modalities"), "audio"),
         searches=searches,
@@ -51,7 +51,7 @@ def of_anthropic(body: Mapping[str, Any], places: Iterable[Mapping[str, Any]]) -
     """Those of a Messages request; ``places`` is where its cache controls may stand."""
     controls = (place.get("cache_control") for place in places)
     long = any(isinstance(each, Mapping) and each.get("ttl", "5m") != "5m" for each in controls)
-    return _extras(long_cache=long, searches=_searches(body.get("tools")))
+    return Extras(long_cache=long, searches=_searches(body.get("tools")))
 
 
 def of_gemini(body: Mapping[str, Any], config: Mapping[str, Any], model: str) -> Extras:
@@ -60,7 +60,7 @@ def of_gemini(body: Mapping[str, Any], config: Mapping[str, Any], model: str) ->
     tools = objects(_listed(body.get("tools")))
     grounded = any(tool.get(name) is not None for tool in tools for name in _GROUNDING)
     once = 1 if _PER_PROMPT.match(model.lower()) else None
-    return _extras(
+    return Extras(
         audio_input=any(kind.startswith("audio/") for kind in _kinds(body.get("contents"))),
         audio_output=_lists(asked, "audio") and "tts" not in model.lower(),
         searches=once if grounded else 0,
@@ -80,14 +80,11 @@ def _listed(given: Any) -> list[Any]:
     return given if isinstance(given, list) else [given]
 
 
-def _extras(**given: Any) -> Extras:
-    return Extras(**given) if any(value != 0 for value in given.values()) else NO_EXTRAS
-
-
 def _is_audio(message: Mapping[str, Any]) -> bool:
     parts = message.get("content")
-    heard = isinstance(parts, list) and any(word(part) == "input_audio" for part in objects(parts))
-    return heard or message.get("audio") is not None
+    if isinstance(parts, list) and any(word(part) == "input_audio" for part in objects(parts)):
+        return True
+    return message.get("audio") is not None
 
 
 def _lists(given: Any, name: str) -> bool:
