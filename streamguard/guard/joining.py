@@ -25,14 +25,20 @@ def join(assessment: Assessment, outer: Call) -> tuple[Draw, Assessment]:
     if first and drawn.output_tokens >= assessment.terms.least:
         lacking = Draw(lacking.input_tokens, 0)
         ceiling = min(want, outer.ceiling)
-    terms = _terms(assessment, drawn, lacking)
+    # Web searches are no tokens to draw: what the outer call does not hold is asked for.
+    extra = (assessment.rates.call_rate or 0) - (outer.assessment.rates.call_rate or 0)
+    rates = replace(assessment.rates, call_rate=max(0, extra))
+    terms = _terms(replace(assessment, rates=rates), drawn, lacking)
     return drawn, replace(assessment, terms=terms, ceiling=ceiling, within=outer.request_id)
 
 
 def _terms(assessment: Assessment, drawn: Draw, lacking: Draw) -> Terms:
     terms = assessment.terms
+    without = {"requests", "concurrency"}
     if lacking == (0, 0):
-        return Terms(want=0, least=0)
+        if not assessment.rates.call_rate:
+            return Terms(want=0, least=0)
+        without |= {"tokens", "input_tokens", "output_tokens"}
     ask = Ask(
         count=replace(assessment.count, input_tokens=lacking.input_tokens),
         cap=lacking.output_tokens,
@@ -41,7 +47,7 @@ def _terms(assessment: Assessment, drawn: Draw, lacking: Draw) -> Terms:
         requests=0,
     )
     scope = assessment.subject.scope()
-    limits = tuple(limit for limit in terms.limits if limit.unit not in ("requests", "concurrency"))
+    limits = tuple(limit for limit in terms.limits if limit.unit not in without)
     return Terms(
         want=lacking.output_tokens,
         least=max(0, terms.least - drawn.output_tokens) if lacking.output_tokens else 0,

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from streamguard import Guard, Identity, Limit, Usage, WindowBudgetExceededError
+from streamguard import Catalog, Guard, Identity, Limit, Usage, WindowBudgetExceededError
 from streamguard.core.billing import Spent
 from streamguard.guard.context import current_call
 from streamguard.sinks.memory import ListSink
 
 pytestmark = pytest.mark.anyio
 
+PATH = "/v1/chat/completions"
 LIMIT = Limit(tokens=1_000, per="hour", name="w")
 REQUESTS = Limit(requests=10, per="hour", name="r")
 
@@ -37,9 +38,7 @@ class Case:
         self.guard = guard
 
     async def begin(self, request: dict[str, Any]) -> Any:
-        subject = await self.guard.subject(
-            request, path="/v1/chat/completions", identity=Identity("acme")
-        )
+        subject = await self.guard.subject(request, path=PATH, identity=Identity("acme"))
         return await self.guard.begin(subject)
 
     async def balance(self, name: str = "w") -> Any:
@@ -54,6 +53,35 @@ async def case() -> Any:
 
 def spent(output: int, given: int | None = None, outcome: str = "completed") -> Spent:
     return Spent(outcome, Usage(output_tokens=output), Usage(input_tokens=given))
+
+
+@pytest.mark.parametrize("outer_searches", [False, True])
+async def test_a_search_that_the_call_inside_makes_is_held_and_charged_once(outer_searches):
+    money, cent = Limit(cost="1.00", per="hour", name="money"), 10_000_000
+    large = Limit(tokens=200_000, per="hour", name="w")
+    searches_cost = Catalog({"gpt-4o": {"input_price": "0", "output_price": "0"}})
+    async with Guard([money, large], sinks=[], catalog=searches_cost) as guard:
+
+        async def begin(words: int, *, searches: bool) -> Any:
+            more = {"web_search_options": {"search_context_size": "low"}} if searches else {}
+            request = {**body("word " * words), **more}
+            return await guard.begin(await guard.subject(request, path=PATH))
+
+        async def cents() -> int:
+            (balance,) = await guard.books.balances(outer.assessment.terms.demands[:1])
+            return (balance.held + balance.used) // cent
+
+        outer = await begin(30_000, searches=outer_searches)
+        assert await cents() == outer_searches
+        with inside(outer):
+            inner = await begin(1, searches=True)
+            assert await cents() == 1
+            assert [limit.name for limit in inner.assessment.terms.limits] == (
+                [] if outer_searches else ["money"]
+            )
+            await inner.finish(Spent("completed", Usage(1, 1), Usage(1, 1)))
+        await outer.finish(Spent("completed", Usage(1, 1), Usage(1, 1)))
+        assert await cents() == 1
 
 
 async def test_the_same_call_inside_is_charged_once(case):
