@@ -60,17 +60,20 @@ class Shared:
 
     async def open(self) -> None:
         """Open the store and the sinks, load the newest tokenizer; later calls cost nothing."""
-        if self._opened:
+        if not self._opened:
+            async with self._opening:
+                await self._open_once()
+
+    async def _open_once(self) -> None:
+        if self._opened:  # by whoever was first
             return
-        async with self._opening:
-            if not self._opened:
-                await self.books.open()
-                await self.learning.load()
-                await self.teller.open()
-                await warm_up()
-                # The first look-up loads the price list, which takes a while.
-                await anyio.to_thread.run_sync(self.catalog.model_info, "")
-                self._opened = True
+        await self.books.open()
+        await self.learning.load()
+        await self.teller.open()
+        await warm_up()
+        # The first look-up loads the price list, which takes a while.
+        await anyio.to_thread.run_sync(self.catalog.model_info, "")
+        self._opened = True
 
     async def close(self) -> None:
         """Wait for settles under way, then close the store and the sinks."""

@@ -22,10 +22,13 @@ from support.asgi import BODY, REQUEST, SSE, WHOLE, Wire, chunk
 from support.books import Books
 from support.servers import serve, wait_until
 
-from streamguard import Guard, Identity, Limit, StreamGuardMiddleware
+from streamguard import Guard, Identity, Limit, ProtocolError, StreamGuardMiddleware, Usage
 from streamguard.asgi.exchange import Exchange
+from streamguard.core.billing import Spent
 from streamguard.guard.call import Call
 from streamguard.guard.context import current_identity
+from streamguard.guard.metered import MeteredStream
+from streamguard.protocols import stream_named
 from streamguard.sinks.memory import ListSink
 
 pytestmark = pytest.mark.anyio
@@ -285,6 +288,96 @@ async def test_a_call_that_is_cancelled_as_it_gets_its_budget_holds_nothing():
             await asyncio.wait([task])
             await guard.books.close()
             assert (await guard.preflight(BODY)).balances["w"].held == 0, steps
+
+
+async def test_a_call_that_is_cancelled_in_line_leaves_it():
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": SSE})
+
+    limit = Limit(tokens=60, per="hour", name="w")
+    async with Guard([limit], sinks=[], queue={"max_wait": 3_600}) as guard:
+        call = await guard.begin(await guard.subject(BODY, path=CHAT))
+        waits = asyncio.create_task(Wire().through(StreamGuardMiddleware(app, guard=guard)))
+        while not guard.waiting:
+            await anyio.sleep(0.001)
+        waits.cancel()
+        await asyncio.wait([waits])
+        assert guard.waiting == []
+        await call.finish(Spent("cancelled", billed=False))
+
+
+async def test_other_scopes_pass(guard):
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["type"])
+
+    seen: list[str] = []
+    await Wire(type="job").through(StreamGuardMiddleware(app, guard=guard))
+    assert seen == ["job"]
+
+
+async def test_a_long_stream_through_the_middleware_holds_more_on_its_way():
+    text = "tide lamp fog boat bread letter " * 200
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": SSE})
+        for word in text.split():
+            part = chunk(f" {word}")
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        end = chunk("", "stop") + b"data: [DONE]\n\n"
+        await send({"type": "http.response.body", "body": end})
+
+    async with Guard([Limit(tokens=10_000, per="hour")], sinks=[]) as guard:
+        request = {**BODY, "max_completion_tokens": 2_000}
+        for _ in range(20):  # the guard learns that answers are short
+            short = await guard.begin(await guard.subject(request, path=CHAT))
+            await short.finish(Spent("completed", Usage(output_tokens=40)))
+        wire = Wire(json.dumps(request).encode())
+        await wire.through(StreamGuardMiddleware(app, guard=guard))
+    assert b'"finish_reason": "stop"' in wire.body
+    assert wire.body.count(b'"content"') == len(text.split())
+
+
+async def test_of_a_long_error_only_the_beginning_is_kept(guard, sink, monkeypatch):
+    monkeypatch.setattr("streamguard.asgi.responder.MAX_ERROR_BYTES", 10)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 400, "headers": []})
+        for part in (b"context_length", b"_exceeded: ", b"maximum context length"):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    for _ in range(2):  # what was not read is not learnt from: the second is no repetition
+        wire = await Wire().through(StreamGuardMiddleware(app, guard=guard))
+        assert wire.status == 400
+        assert wire.body == b"context_length_exceeded: maximum context length"
+    assert [event.outcome for event in sink.events if event.event == "released"] == [
+        "error_response",
+        "error_response",
+    ]
+
+
+async def test_a_format_that_cannot_end_is_the_providers_error(guard):
+    class Unending:
+        """A state that cannot finish."""
+
+        def __init__(self) -> None:
+            self._state = stream_named("openai_chat")()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._state, name)
+
+        def finish(self) -> Any:
+            raise ProtocolError("an event is over the size cap")
+
+    call = await guard.begin(await guard.subject(BODY, path=CHAT))
+    state: Any = Unending()
+    stream = MeteredStream(call, state)
+    assert stream.feed(chunk("Hello")) == chunk("Hello")
+    assert b"error" in stream.finish()
+    assert stream.spent("completed").outcome == "upstream_error"
+    await call.finish(stream.spent("completed"))
 
 
 class Server:

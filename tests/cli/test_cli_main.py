@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -127,3 +128,7 @@ def test_keys_tell_whom_they_are_for(tmp_path):
     assert (nobody.exit_code, "--tenant is empty" in nobody.stderr) == (2, True)
     made = json.loads(keys("create", "--tenant", "acme", "--user", "ann", "--json").stdout)
     assert (made["tenant"], made["user"], made["feature"]) == ("acme", "ann", None)
+
+
+def test_importing_the_module_runs_nothing():
+    assert importlib.import_module("streamguard.__main__").main is cli.main

@@ -245,6 +245,26 @@ async def test_a_call_inside_tops_up_the_outer_hold():
         assert balance.used - before == outer.assessment.input_tokens + count(text)
 
 
+async def test_a_call_inside_takes_first_what_the_outer_one_holds_already():
+    case = Case()
+    async with case.guard:
+        await case.teach(40)
+        outer = await case.begin(body())
+        token = current_call.set(outer)
+        try:
+            inner = await case.begin(body())
+        finally:
+            current_call.reset(token)
+        await outer.extend(300)
+        held = (await case.balance()).held
+        assert await inner.extend(100) == 100
+        assert (await case.balance()).held == held
+        assert outer.fund.left.output_tokens == 200
+        for call in (inner, outer):
+            await call.finish(Spent("completed", Usage(output_tokens=1)))
+        assert (await case.balance()).held == 0
+
+
 @given(st.lists(st.integers(0, 5_000), min_size=1, max_size=400))
 def test_the_estimate_is_a_high_quantile_of_the_latest(outputs):
     learner = OutputLearner(quantile=0.95, least=20, room=Room(2, 2, 200))

@@ -10,6 +10,7 @@ import pytest
 
 from streamguard import Guard, Identity, Limit, StoreUnavailableError, Usage
 from streamguard.core.billing import Spent
+from streamguard.guard import bookkeeper
 from streamguard.sinks.memory import ListSink
 from streamguard.stores.memory import MemoryStore
 
@@ -133,6 +134,16 @@ async def test_a_settle_is_tried_again_until_it_is_in_the_books(case):
     while case.store.fail["settle"] or (await case.balance()).used == 0:
         await asyncio.sleep(0.01)
     assert (await case.balance()).used == call.assessment.input_tokens + 4
+    assert case.events.count("store_error") == 3
+
+
+async def test_a_settle_is_given_up_after_enough_tries_and_told_each_time(case, monkeypatch):
+    monkeypatch.setattr(bookkeeper, "SETTLE_ATTEMPTS", 2)
+    call = await case.begin()
+    case.store.fail = {"settle": 9}
+    await call.finish(DONE)
+    await case.guard.books.close()  # waits for the tries
+    assert case.store.asked.count("settle") == 1 + 2
     assert case.events.count("store_error") == 3
 
 

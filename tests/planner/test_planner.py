@@ -356,3 +356,20 @@ def test_the_room_is_used_to_the_token_even_where_costs_do_not_add_up(model, too
         report = planned(room).report
         assert report.trimmed == 1
         assert report.input_tokens <= room
+
+
+def test_messages_that_cost_more_together_than_one_by_one_still_fit():
+    """Results that come late are rendered with their calls in one piece and without in another."""
+    calls = [
+        {"id": f"c{at}", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+        for at in range(2)
+    ]
+    messages = [
+        user("word " * 10),
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        user("数え上げる" * 8),
+        *({"role": "tool", "tool_call_id": call["id"], "content": ""} for call in calls),
+    ]
+    plan = BudgetPlanner("gpt-4o", window=108, reserve=10).add_messages(messages).plan()
+    assert plan.report.trimmed
+    assert count_request(plan.body).input_tokens == plan.report.input_tokens <= 98
