@@ -233,10 +233,10 @@ class Call:
         self._shared.learning.learn(self.assessment, spent, usage)
         if self._tally is not None:
             self._tally.received(usage.output_tokens or 0)
+        cost = self._cost(usage)
         try:
-            await self._close(self._own_part(usage), usage, billed=spent.billed)
+            await self._close(self._own_part(usage), usage, cost, billed=spent.billed)
         finally:
-            cost = cost_of(self._shared.catalog, self._request, usage, spent)
             told = (self.assessment, spent, usage, cost, self.elapsed, self.allowance)
             self._shared.teller.ended(*told)
 
@@ -257,21 +257,19 @@ class Call:
         self._outer.fund.put_back(self._drawn, covered)
         return Draw(used[0] - covered[0], used[1] - covered[1])
 
-    async def _close(self, own: Draw, usage: Usage, *, billed: bool) -> None:
+    def _cost(self, usage: Usage) -> int | None:
+        return cost_of(self._shared.catalog, self._request, usage, self.spent)
+
+    async def _close(self, own: Draw, usage: Usage, cost: int | None, *, billed: bool) -> None:
         terms = self.assessment.terms
         if not terms.demands:
             return
         if not billed and own == (0, 0):
             await self._shared.books.release(self.request_id)
             return
-        usage = replace(usage, input_tokens=own.input_tokens, output_tokens=own.output_tokens)
-        charged = amounts(
-            terms.limits,
-            own.input_tokens,
-            own.output_tokens,
-            cost_of(self._shared.catalog, self._request, usage, self.spent),
-            requests=0 if self._outer else 1,
-        )
+        if own != (usage.input_tokens, usage.output_tokens):  # the rest is the outer call's
+            cost = self._cost(replace(usage, input_tokens=own[0], output_tokens=own[1]))
+        charged = amounts(terms.limits, *own, cost, requests=0 if self._outer else 1)
         await self._shared.books.settle(self.request_id, charged)
 
     def _rewritten(self) -> Mapping[str, Any]:
