@@ -9,6 +9,7 @@ ANSWER = "Noted. Checking the next batch."
 REFUSED = "32000 input_tokens/request"
 
 
+@pytest.mark.timeout(300)  # the first one installs them
 @pytest.mark.parametrize(
     ("name", "kind", "cause"),
     [
