@@ -46,10 +46,12 @@ class Proxy:
         self._upstreams = upstreams
         self._pass = pass_credentials
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
         self.running: set[Callable[[TimeBudgetExceededError], None]] = set()
 
     async def open(self) -> None:
         """Make the connection pool; it belongs to the running loop."""
+        self._closed = False
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0, ttl_dns_cache=30, keepalive_timeout=KEEP_SECONDS
@@ -61,7 +63,8 @@ class Proxy:
         )
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; a call that comes now is refused, and opens none."""
+        self._closed = True
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -108,6 +111,10 @@ class Proxy:
         await self._forward(sending, scope, route.family, send)
 
     async def _forward(self, sending: _Sending, scope: Scope, family: str, send: Send) -> None:
+        if self._closed:
+            message = "the gateway is shutting down; try again"
+            await refuse(send, family, 503, "shutting_down", message)
+            return
         if self._session is None:
             await self.open()
         assert self._session is not None  # noqa: S101 - opened above

@@ -232,8 +232,11 @@ async def test_the_first_request_opens_the_pool_of_an_app_without_lifespan(upstr
     transport = httpx2.ASGITransport(gateway)
     async with httpx2.AsyncClient(transport=transport, base_url="http://g") as client:
         assert (await client.get("/v1/models")).is_success
-    await gateway._proxy.close()
-    await gateway._proxy.close()
+        await gateway._proxy.close()
+        await gateway._proxy.close()
+        late = await client.get("/v1/models")  # opens no pool that nobody would close
+        assert (late.status_code, late.json()["error"]["code"]) == (503, "shutting_down")
+        assert gateway._proxy._session is None
     await gateway.guard.close()
 
 
