@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from streamguard.asgi.types import Headers, Receive, Scope
+from streamguard.asgi.types import Headers, Receive, Scope, Send
 from streamguard.errors import BodyTooLargeError, ProtocolError, UnsupportedBodyError
 
 _HIDDEN = frozenset(
@@ -138,6 +138,15 @@ def _inflate(body: bytes, limit: int, wbits: int) -> bytes:
 def encoded(pairs: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     """Header pairs as ASGI wants them."""
     return [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in pairs]
+
+
+async def send_json(
+    send: Send, status: int, body: bytes, more: Iterable[tuple[str, str]] = ()
+) -> None:
+    """Send a whole response of JSON; ``more`` are further headers."""
+    pairs = [("content-type", "application/json"), ("content-length", str(len(body))), *more]
+    await send({"type": "http.response.start", "status": status, "headers": encoded(pairs)})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def replaced(scope: Scope, length: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-from streamguard.asgi.body import ClientGone, encoded, read_body, too_large
+from streamguard.asgi.body import ClientGone, read_body, send_json, too_large
 from streamguard.asgi.exchange import Exchange
 from streamguard.asgi.identified import Identify, identified
 from streamguard.asgi.lifespan import lifespan
@@ -90,7 +90,7 @@ class StreamGuardMiddleware:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.of(scope)
         method = scope["method"].upper()
-        if route.protocol is None and route is not UNLISTED:
+        if route.exempt:
             await self.app(scope, receive, send)
         elif method != "POST" and self.unlisted != "pass" and brings_body(scope, method):
             await self._detect(scope, receive, send, route)
@@ -104,7 +104,7 @@ class StreamGuardMiddleware:
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Calls made inside are charged; a model's own socket is refused, unless exempted."""
         refused = self.unlisted == "deny" or is_model_socket(path_of(scope))
-        if refused and not self._routes.exempts(scope):
+        if refused and not self._routes.of(scope).exempt:
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": "not guarded"})
         else:
@@ -182,19 +182,8 @@ async def _refuse(
     send: Send, protocol: WireProtocol, error: StreamGuardError, request_id: str | None = None
 ) -> None:
     body = dumps(protocol.refusal(error, refusal_numbers(error)))
-    headers = [
-        ("content-type", "application/json"),
-        ("content-length", str(len(body))),
-        *refusal_headers(error, request_id or new_request_id()),
-    ]
-    await send(
-        {
-            "type": "http.response.start",
-            "status": error.http_status,
-            "headers": encoded(headers),
-        }
-    )
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    headers = refusal_headers(error, request_id or new_request_id())
+    await send_json(send, error.http_status, body, headers)
 
 
 def _check(guard: object, identify: object, unlisted: object) -> None:

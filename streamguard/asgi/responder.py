@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from anyio import CancelScope
 
-from streamguard.asgi.body import encoded, header, without
+from streamguard.asgi.body import encoded, header, send_json, without
 from streamguard.asgi.types import Message, Send
 from streamguard.core.billing import Spent
 from streamguard.core.strict_json import dumps
@@ -221,10 +221,7 @@ class Responder:
         self.status = status
         self._whole = spent
         self._final()
-        pairs = [("content-type", "application/json"), ("content-length", str(len(body)))]
-        start = {"type": "http.response.start", "status": status, "headers": encoded(pairs)}
-        await self._send(start)
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        await send_json(self._send, status, body)
 
 
 _ENCODING = b"content-encoding"

@@ -39,6 +39,11 @@ class Route:
     protocol: str | None
     response: str | None = None
 
+    @property
+    def exempt(self) -> bool:
+        """Whether the app said itself that the path is to be let through."""
+        return self.protocol is None and self is not UNLISTED
+
 
 UNLISTED = Route(None)
 """What a path is that neither the well-known ones nor ``routes=`` name."""
@@ -64,11 +69,6 @@ class Routes:
             return added
         protocol = protocol_for_path(path)
         return UNLISTED if protocol is None else Route(protocol.name)
-
-    def exempts(self, scope: Scope) -> bool:
-        """Whether the app said itself that the path is to be let through."""
-        added = self._added.get(normal_path(path_of(scope)))
-        return added is not None and added.protocol is None
 
 
 def is_unmetered(path: str) -> bool:

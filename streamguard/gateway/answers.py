@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from streamguard.asgi.body import encoded
+from streamguard.asgi.body import send_json
 from streamguard.asgi.types import Send
 from streamguard.core.strict_json import dumps
 
@@ -46,13 +46,16 @@ def envelope(family: str, status: int, code: str, message: str) -> dict[str, Any
 
 async def answer(send: Send, status: int, body: object, *more: tuple[str, str]) -> None:
     """Send a JSON response."""
-    data = dumps(body)
-    pairs = [("content-type", "application/json"), ("content-length", str(len(data))), *more]
-    await send({"type": "http.response.start", "status": status, "headers": encoded(pairs)})
-    await send({"type": "http.response.body", "body": data})
+    await send_json(send, status, dumps(body), more)
 
 
 async def refuse(send: Send, family: str, status: int, code: str, message: str) -> None:
     """Send an error; clients are told not to retry what stays as it is."""
     retry = () if status >= _SERVER_ERROR else (("x-should-retry", "false"),)
     await answer(send, status, envelope(family, status, code, message), *retry)
+
+
+async def refuse_late(send: Send, family: str) -> None:
+    """Refuse who comes when the gateway is on its way out."""
+    message = "the gateway is shutting down; try again"
+    await refuse(send, family, 503, "shutting_down", message)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from streamguard.asgi.types import ASGIApp, Receive, Scope, Send
 from streamguard.errors import StoreUnavailableError
-from streamguard.gateway.answers import answer, refuse
+from streamguard.gateway.answers import answer, refuse, refuse_late
 from streamguard.gateway.headers import QUERY_KEYS
 from streamguard.gateway.keys import KeyRing, hashed
 from streamguard.gateway.proxy import ROUTE
@@ -59,8 +59,7 @@ class Gate:
         family = family_of(path or scope["path"])
         route = None if path is None else route_of(scope, path)
         if self.closed:
-            message = "the gateway is shutting down; try again"
-            await refuse(send, family, 503, "shutting_down", message)
+            await refuse_late(send, family)
         elif sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADERS:
             message = f"the headers are over {MAX_HEADERS:,} bytes"
             await refuse(send, family, 431, "headers_too_large", message)

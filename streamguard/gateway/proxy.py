@@ -12,7 +12,7 @@ from streamguard.asgi.body import ClientGone, read_body
 from streamguard.asgi.types import Receive, Scope, Send
 from streamguard.core.strict_json import loads
 from streamguard.errors import StreamGuardError, TimeBudgetExceededError
-from streamguard.gateway.answers import refuse
+from streamguard.gateway.answers import refuse, refuse_late
 from streamguard.gateway.headers import back, onward, onward_query
 from streamguard.gateway.routes import Route, model_in, plain_path
 from streamguard.gateway.upstreams import Upstream, choose
@@ -112,8 +112,7 @@ class Proxy:
 
     async def _forward(self, sending: _Sending, scope: Scope, family: str, send: Send) -> None:
         if self._closed:
-            message = "the gateway is shutting down; try again"
-            await refuse(send, family, 503, "shutting_down", message)
+            await refuse_late(send, family)
             return
         if self._session is None:
             await self.open()

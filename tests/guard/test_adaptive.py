@@ -50,6 +50,13 @@ class Case:
         )
         return await self.guard.begin(subject)
 
+    async def begin_inside(self, outer: Any) -> Any:
+        token = current_call.set(outer)
+        try:
+            return await self.begin(body())
+        finally:
+            current_call.reset(token)
+
     async def teach(self, tokens: int = 40) -> None:
         for _ in range(20):
             call = await self.begin(body())
@@ -227,11 +234,7 @@ async def test_a_call_inside_tops_up_the_outer_hold():
         await case.teach(40)
         before = (await case.balance()).used
         outer = await case.begin(body())
-        token = current_call.set(outer)
-        try:
-            inner = await case.begin(body())
-        finally:
-            current_call.reset(token)
+        inner = await case.begin_inside(outer)
         assert (inner.allowance, inner.ceiling) == (40 + HEAD_START, 2_000)
         text, stream = await run(inner, WORDS[:1_000])
         assert text == "".join(WORDS[:1_000])
@@ -250,11 +253,7 @@ async def test_a_call_inside_takes_first_what_the_outer_one_holds_already():
     async with case.guard:
         await case.teach(40)
         outer = await case.begin(body())
-        token = current_call.set(outer)
-        try:
-            inner = await case.begin(body())
-        finally:
-            current_call.reset(token)
+        inner = await case.begin_inside(outer)
         await outer.extend(300)
         held = (await case.balance()).held
         assert await inner.extend(100) == 100
